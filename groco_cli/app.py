@@ -1,0 +1,172 @@
+"""The command `groco`: its global options, its commands (see `groco_cli.plugins`) and how it ends.
+
+Typer's own copy of Click is private, so what of it passes through here (contexts, commands) is typed `Any`.
+"""
+
+import os
+import re
+import select
+import sys
+import traceback
+from contextlib import redirect_stderr, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from groco_cli import __version__, console
+from groco_cli.errors import GrocoError, UsageError, did_you_mean
+from groco_cli.plugins import Plugin, find_plugins
+
+# Help is plain text: markup would take the brackets of "[B, D]" in a docstring for its own, and 40 ms.
+MARKUP = None
+
+
+class Commands(TyperGroup):
+    """groco's commands: listed from their source text, imported one at a time when they run."""
+
+    @cached_property
+    def plugins(self) -> dict[str, list[Plugin]]:
+        """What is installed, by command."""
+        return find_plugins()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The commands' names, groco's own first."""
+        return list(self.plugins)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
+        """A stand-in that knows the command's help, for listing it."""
+        found = self.plugins.get(cmd_name)
+        return TyperCommand(cmd_name, short_help=found[0].help) if found else None
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the global options; without any argument, show the help."""
+        rest = super().parse_args(ctx, args or ["--help"])
+        console.configure(ctx.params["verbose"] - ctx.params["quiet"])
+        return rest
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str, Any, list[str]]:
+        """Import the command that is about to run, or whose options the shell wants to complete."""
+        name, *rest = args
+        if name not in self.plugins:
+            hint = did_you_mean(name, self.plugins) or "'groco --help' lists the commands"
+            raise UsageError(f"no command {name!r}", hint)
+        plugin, *ignored = self.plugins[name]
+        for other in ignored:
+            console.warn(f"the command {name!r} of {other} is ignored: {plugin} has one of that name")
+        return name, build(plugin), rest
+
+
+def build(plugin: Plugin) -> Any:
+    """Make a command of a plug-in's function.
+
+    Args:
+        plugin: Where the function is; its signature gives the options, its docstring the help.
+
+    Returns:
+        Typer's command.
+
+    Raises:
+        GrocoError: The function cannot be imported, or Typer cannot make options of its signature.
+    """
+    function = plugin.load()
+    with plugin.blamed():
+        alone = typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
+        alone.command(plugin.name, help=prose(function.__doc__ or ""))(function)
+        return get_command(alone)
+
+
+def prose(docstring: str) -> str:
+    """A Google docstring up to its first section: the part that is written for whoever runs the command."""
+    return re.split(r"\n\s*[A-Z][a-z]+:\n", docstring, maxsplit=1)[0]
+
+
+def print_version(asked: bool) -> None:
+    """Print groco's version and exit, if asked."""
+    if asked:
+        print(f"groco {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=Commands,
+    rich_markup_mode=MARKUP,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+
+
+@app.callback()
+def groco(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more, and where an error came from.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say only warnings and errors.")] = False,
+) -> None:
+    """Learn image representations without labels by sorting, and measure them."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and say in a line what went wrong, if anything did.
+
+    Typer could do this itself, but takes a worker's broken pipe or a truncated file's EOFError for the user's
+    wish to stop, and ends without a word. Here they are bugs, and leave a traceback.
+
+    Args:
+        arguments: What was typed after `groco`.
+
+    Returns:
+        The exit code: 0, 1 (it went wrong while running), 2 (it was asked for wrongly) or 130 (Ctrl-C).
+    """
+    group = get_command(app)
+    try:
+        with group.make_context("groco", arguments) as context:
+            group.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    except GrocoError as error:
+        console.detail("".join(traceback.format_exception(error.__cause__ or error)).rstrip())
+        console.error(error.message, error.hint, error.label)
+        return error.exit_code
+    except typer.TyperException as error:
+        path = getattr(getattr(error, "ctx", None), "command_path", "groco")
+        console.error(" ".join(error.format_message().split()).rstrip("."), f"see '{path} --help'")
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        console.error("interrupted")
+        return 130
+    return 0
+
+
+def complete() -> None:
+    """Tell the shell what could be typed next; on a press of Tab, nothing else is said."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere), suppress(GrocoError):
+        app(prog_name="groco")
+
+
+def stdout_is_closed() -> bool:
+    """Whether nobody reads stdout any more, as behind `groco ... | head`."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return bool(poll.poll(0))
+
+
+def main() -> None:
+    """The console script `groco`."""
+    if os.environ.get("_GROCO_COMPLETE"):
+        complete()
+        sys.exit()
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not stdout_is_closed():
+            raise
+        # Python flushes stdout once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)

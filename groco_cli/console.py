@@ -1,0 +1,116 @@
+"""Where text goes: results to stdout, everything else (progress, notes, warnings, errors) to stderr.
+
+`NO_COLOR`, `-q`, `-v` and terminals are handled here and nowhere else.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+_verbosity = 0
+
+
+def configure(verbosity: int) -> None:
+    """Set how much is said: -1 only warnings and errors, 0 the usual, 1 everything."""
+    global _verbosity
+    _verbosity = verbosity
+
+
+def stderr() -> Console:
+    """The console for everything that is not a result."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def stdout() -> Console:
+    """The console for results."""
+    return Console(highlight=False)
+
+
+def verbose() -> bool:
+    """Whether -v was given."""
+    return _verbosity > 0
+
+
+def note(message: str, above: Progress | None = None) -> None:
+    """Say something on stderr, unless -q was given.
+
+    Args:
+        message: What to say.
+        above: The progress bar that is running, which has to make room.
+    """
+    if _verbosity >= 0:
+        (above.console if above else stderr()).print(message, markup=False)
+
+
+def detail(message: str) -> None:
+    """Say something on stderr that only -v asks for."""
+    if _verbosity > 0:
+        stderr().print(message, markup=False, style="dim")
+
+
+def warn(message: str) -> None:
+    """Warn on stderr; -q does not silence it."""
+    stderr().print(f"warning: {message}", markup=False, style="yellow")
+
+
+def error(message: str, hint: str = "", label: str = "error") -> None:
+    """Print an error as one line, its remedy behind it."""
+    stderr().print(f"{label}: {message}" + (f"; {hint}" if hint else ""), markup=False, style="red")
+
+
+def result(data: Mapping[str, Any], shown: RenderableType, *, as_json: bool) -> None:
+    """Print a command's result on stdout.
+
+    Args:
+        data: The result for machines: what `--json` prints, as one object on one line.
+        shown: The same for people, such as a `rich.table.Table`.
+        as_json: Whether `--json` was given.
+    """
+    if as_json:
+        print(json.dumps(data, allow_nan=False))
+    else:
+        stdout().print(shown)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:
+    """A result table: first column to the left, the others (figures) to the right."""
+    made = Table(title=title, title_justify="left", title_style="bold", caption=caption or None, caption_justify="left")
+    for i, column in enumerate(columns):
+        made.add_column(column, justify="right" if i else "left")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def listing(rows: Sequence[Sequence[str]]) -> Table:
+    """Names and values, one pair a line, no value cut short."""
+    made = Table.grid(padding=(0, 2))
+    made.add_column(style="bold")
+    made.add_column(overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def progress(description: str, total: int) -> tuple[Progress, TaskID]:
+    """A progress bar on stderr, invisible where stderr is no terminal or -q was given.
+
+    Returns:
+        The bar, to be used as a context manager, and its one task.
+    """
+    console = stderr()
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} {task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=_verbosity < 0 or not console.is_terminal,
+    )
+    return bar, bar.add_task(description, total=total, note="")

@@ -1,0 +1,1 @@
+"""Images in: sources, decoding, and the views drawn of them."""

@@ -1,0 +1,70 @@
+"""Which device the work runs on, and in which precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from groco_cli.errors import UsageError
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for `--device`.
+
+    Args:
+        name: "auto" (the first GPU there is, else the CPU), "cpu", "cuda", "cuda:N" or "mps".
+
+    Raises:
+        UsageError: If there is no such device on this machine.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name}: no such device", "type auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise UsageError(
+                f"--device {name}: this machine has {count} CUDA GPU{'s' * (count != 1)}", "type --device auto"
+            )
+        return torch.device("cuda", device.index or 0)
+    if device.type not in ("cpu", "mps") or (device.type == "mps" and not torch.backends.mps.is_available()):
+        raise UsageError(f"--device {name}: not available on this machine", "type --device auto")
+    return device
+
+
+def describe(device: torch.device) -> str:
+    """A device's name for people: "cuda:0 (NVIDIA H200)", "cpu (2 threads)"."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """The precision for `--precision`: "auto" is bf16 where the hardware computes in it, else fp32.
+
+    Raises:
+        UsageError: For an unknown precision, or fp16 away from a CUDA GPU.
+    """
+    if name not in PRECISIONS:
+        raise UsageError(f"--precision {name}: no such precision", f"type one of {', '.join(PRECISIONS)}")
+    if name == "fp16" and device.type != "cuda":
+        raise UsageError(f"--precision fp16 needs a CUDA GPU, not {device}", "type --precision bf16 or fp32")
+    return ("bf16" if _computes_bf16(device) else "fp32") if name == "auto" else name
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """The autocast context of a resolved precision: "fp32", "bf16" or "fp16"."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Without AVX-512 BF16 or AMX, bf16 on a CPU is emulated and slower than fp32.
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

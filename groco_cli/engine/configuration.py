@@ -1,0 +1,121 @@
+"""Settings from recipe, file and options, each overriding the one before; and back to a file."""
+
+import dataclasses
+import tomllib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from groco_cli.engine.recipes import RECIPES, default_recipe
+from groco_cli.engine.settings import PretrainSettings
+from groco_cli.errors import UsageError, did_you_mean
+
+Overrides = Mapping[str, Mapping[str, Any]]  # section → name → value
+
+
+def resolve(recipe: str | None, file: Path | None, options: Overrides) -> PretrainSettings:
+    """The settings of a run: options over file over recipe.
+
+    Args:
+        recipe: `--recipe`; where None, the file's, else the usual one for the data.
+        file: `--config`, a TOML file such as a run's settings.toml.
+        options: What was given on the command line, by section.
+
+    Raises:
+        UsageError: For an unknown recipe, an unreadable file, an unknown key or a value of the wrong kind.
+    """
+    from_file = read_toml(file) if file else {}
+    named = recipe or from_file.get("recipe")
+    if named is None:
+        given = options.get("data", {}).get("data") or from_file.get("data", {}).get("data") or "digits"
+        named = default_recipe(given)
+    if named not in RECIPES:
+        hint = did_you_mean(named, RECIPES) or f"there are {', '.join(RECIPES)}"
+        raise UsageError(f"--recipe {named}: no such recipe", hint)
+    settings = RECIPES[named].settings
+    sections = {key: value for key, value in from_file.items() if key != "recipe"}
+    for overrides, where in ((sections, f"--config {file}"), (options, "options")):
+        settings = override(settings, overrides, where)
+    return settings
+
+
+def resume_settings(file: Path, options: Overrides) -> PretrainSettings:
+    """The settings of a run that is resumed: its own, but where it runs may change.
+
+    Args:
+        file: The run's settings.toml.
+        options: What was given on the command line, by section.
+
+    Raises:
+        UsageError: If an option contradicts the run's settings.
+    """
+    settings = resolve(None, file, {})
+    resumed = override(settings, options, "options")
+    free = {"data": {"data_root", "workers"}, "run": {"device", "output"}}
+    for section, values in options.items():
+        for name in values.keys() - free.get(section, set()):
+            before, now = (getattr(getattr(s, section), name) for s in (settings, resumed))
+            if before != now:
+                raise UsageError(
+                    f"--resume: the run has {section}.{name} = {before}, not {now}",
+                    "leave the option out, or begin a new run with --config " + str(file),
+                )
+    return resumed
+
+
+def override(settings: PretrainSettings, overrides: Overrides, where: str) -> PretrainSettings:
+    """Settings with some values replaced, checked by name and kind.
+
+    Args:
+        settings: The settings to start from.
+        overrides: Values by section and name.
+        where: What to call their source in an error.
+    """
+    sections: dict[str, Any] = {}
+    for section, values in overrides.items():
+        current = getattr(settings, section, None)
+        if not dataclasses.is_dataclass(current):
+            known = [field.name for field in dataclasses.fields(settings) if field.name != "recipe"]
+            raise UsageError(f"{where}: no section [{section}]", did_you_mean(section, known) or f"there are {known}")
+        if not isinstance(values, Mapping):
+            raise UsageError(f"{where}: {section} is a section", f"write [{section}] and its keys below")
+        kinds = typing.get_type_hints(type(current))
+        checked = {name: _checked(name, value, kinds, f"{where}, [{section}]") for name, value in values.items()}
+        sections[section] = dataclasses.replace(current, **checked)  # type: ignore[type-var]
+    return dataclasses.replace(settings, **sections)
+
+
+def to_toml(settings: PretrainSettings) -> str:
+    """The settings as TOML, as `--config` reads them."""
+    return tomli_w.dumps(dataclasses.asdict(settings))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        UsageError: If it cannot be read or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror or error}", "give a settings.toml") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} is no TOML: {error}", "compare it with a run's settings.toml") from error
+
+
+def _checked(name: str, value: Any, kinds: Mapping[str, Any], where: str) -> Any:
+    if name not in kinds:
+        hint = did_you_mean(name, kinds) or f"there are {', '.join(kinds)}"
+        raise UsageError(f"{where}: no setting {name}", hint)
+    kind = typing.get_origin(kinds[name]) or kinds[name]
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is tuple and isinstance(value, list):
+        return tuple(value)
+    if type(value) is not kind:
+        raise UsageError(f"{where}: {name} = {value!r} should be of kind {kind.__name__}")
+    return value

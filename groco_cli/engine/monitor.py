@@ -1,0 +1,60 @@
+"""The k-NN score of the curve: cheap, on clean pictures, on all held-out ones against a capped bank."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from groco_cli.data.sources import Dataset, Source, pick
+from groco_cli.evaluation.knn import TEMPERATURE
+from groco_cli.evaluation.protocol import evaluate_knn
+from groco_cli.models import Encoder
+
+_BANK = 10_000
+_K = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class KNNMonitor:
+    """Scores the encoder while it is trained.
+
+    Args:
+        dataset: With its bank capped.
+        k: Number of neighbours.
+        device: Where to compute.
+        workers: Processes that decode.
+    """
+
+    dataset: Dataset
+    k: int
+    device: torch.device
+    workers: int
+
+    def score(self, encoder: Encoder) -> dict[str, float]:
+        """What goes to metrics.jsonl: k, top1, top5, and the number of images in the bank and among the queries."""
+        result = evaluate_knn(
+            encoder, self.dataset, ks=(self.k,), temperature=TEMPERATURE, device=self.device, workers=self.workers
+        )
+        score = result.scores[self.k]
+        return {"k": self.k, "top1": score.top1, "top5": score.top5, "bank": result.bank, "queries": result.queries}
+
+
+def knn_monitor(dataset: Dataset, device: torch.device, workers: int) -> KNNMonitor | None:
+    """A monitor for a data set; None where it has no labels, or one class only.
+
+    Args:
+        dataset: Its training images, evenly thinned out to 10,000, become the bank.
+        device: Where to compute.
+        workers: Processes that decode.
+    """
+    if dataset.train.labels is None or len(dataset.train.classes) < 2:
+        return None
+    if dataset.test is not None and dataset.test.labels is None:
+        return None
+    bank = _thinned(dataset.train)
+    k = min(_K, len(bank) - (dataset.test is None))
+    return KNNMonitor(dataset=replace(dataset, train=bank), k=k, device=device, workers=workers) if k > 0 else None
+
+
+def _thinned(source: Source) -> Source:
+    count = min(len(source), _BANK)
+    return pick(source, torch.arange(count) * len(source) // count)

@@ -1,0 +1,33 @@
+"""Optimizers by name."""
+
+from collections.abc import Callable
+
+import torch
+from timm.optim.lars import Lars
+from torch import nn
+from torch.optim import Optimizer
+
+
+def sgd(model: nn.Module, learning_rate: float, momentum: float, weight_decay: float) -> Optimizer:
+    """SGD with momentum; decays every parameter, as the paper's recipe does."""
+    return torch.optim.SGD(model.parameters(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
+
+
+def lars(model: nn.Module, learning_rate: float, momentum: float, weight_decay: float) -> Optimizer:
+    """LARS (You et al., 2017), as SimCLR has it: biases and BN are neither adapted nor decayed."""
+    adapted = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": adapted, "always_adapt": True}, {"params": plain, "weight_decay": 0.0}]
+    return Lars(groups, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, trust_coeff=0.001)
+
+
+def adamw(model: nn.Module, learning_rate: float, momentum: float, weight_decay: float) -> Optimizer:
+    """AdamW; `momentum` is its β₁."""
+    return torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(momentum, 0.999), weight_decay=weight_decay)
+
+
+OPTIMIZERS: dict[str, Callable[[nn.Module, float, float, float], Optimizer]] = {
+    "sgd": sgd,
+    "lars": lars,
+    "adamw": adamw,
+}

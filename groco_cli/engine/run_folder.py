@@ -1,0 +1,116 @@
+"""A run's folder: what lies where, which one is next, which one was last."""
+
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from groco_cli.errors import UsageError
+from groco_cli.files import cannot_write
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The places in a run's folder.
+
+    Args:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def settings(self) -> Path:
+        """The resolved settings, TOML."""
+        return self.path / "settings.toml"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def latest(self) -> Path:
+        """The newest checkpoint."""
+        return self.path / "checkpoints" / "latest.safetensors"
+
+    @property
+    def curves(self) -> Path:
+        """The picture of how training went."""
+        return self.path / "plots" / "curves.png"
+
+    @property
+    def state(self) -> Path:
+        """What an exact resume needs."""
+        return self.path / "state" / "latest.pt"
+
+    def checkpoint(self, epoch: int) -> Path:
+        """The checkpoint after an epoch, counted from 0."""
+        return self.path / "checkpoints" / f"epoch-{epoch:04d}.safetensors"
+
+    @property
+    def holds_a_run(self) -> bool:
+        """Whether a run was begun here."""
+        return self.settings.exists()
+
+
+def new_run_folder(output: str, recipe: str) -> RunFolder:
+    """The folder for a new run, made and found writable.
+
+    Args:
+        output: `--output`; "" for the next free one under runs/.
+        recipe: The recipe's name, which such a one is called after.
+
+    Raises:
+        UsageError: If a run is there already.
+        GrocoError: If it cannot be written to.
+    """
+    if output:
+        folder = RunFolder(Path(output).expanduser())
+        if folder.holds_a_run:
+            raise UsageError(f"--output {output} already holds a run", "type --resume to go on, or name another")
+    else:
+        names = (RUNS / (recipe if i == 1 else f"{recipe}-{i}") for i in count(1))
+        folder = next(RunFolder(path) for path in names if not path.exists())
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        probe = folder.path / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise cannot_write(folder.path, error) from error
+    return folder
+
+
+def run_to_resume(output: Path | None) -> RunFolder:
+    """The run that `--resume` means: the one in `--output`, else the newest under runs/.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    if output is not None:
+        folder = RunFolder(output.expanduser())
+        if not folder.holds_a_run:
+            raise UsageError(f"--output {output} holds no run to resume", "leave out --resume to begin one there")
+        return folder
+    return _newest("settings", "--resume: there is no run under runs/", "name its folder with --output")
+
+
+def newest_checkpoint() -> Path:
+    """The latest checkpoint of the newest run under runs/.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    return _newest("latest", "no checkpoint given, and no run under runs/", "name one, or type: groco pretrain").latest
+
+
+def _newest(mark: str, message: str, hint: str) -> RunFolder:
+    """The run under runs/ whose `mark` file was written last."""
+    runs = [RunFolder(path) for path in RUNS.glob("*")]
+    runs = [run for run in runs if getattr(run, mark).is_file()]
+    if not runs:
+        raise UsageError(message, hint)
+    newest: RunFolder = max(runs, key=lambda run: getattr(run, mark).stat().st_mtime)
+    return newest

@@ -1,0 +1,212 @@
+"""The settings of a pre-training run: frozen, checked once here, trusted everywhere else."""
+
+from dataclasses import dataclass, field
+
+from groco_cli.data.views import AUGMENTATIONS, View
+from groco_cli.devices import PRECISIONS
+from groco_cli.engine.optim import OPTIMIZERS
+from groco_cli.errors import UsageError, did_you_mean
+from groco_cli.losses.groco import VARIANTS
+from groco_cli.models.encoder import STEMS
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which images.
+
+    Args:
+        data: What `--data` names.
+        data_root: Where named sets are kept; "" for the usual place.
+        subset: Only the first so many training images; 0 for all.
+        workers: Processes that decode; -1 to take them from the cores.
+    """
+
+    data: str = "digits"
+    data_root: str = ""
+    subset: int = 0
+    workers: int = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSettings:
+    """Which views of them.
+
+    Args:
+        augmentation: "dino", "simclr", "small" or "digits".
+        views: Global views m ≥ 2; they serve as positives.
+        local_views: Smaller views, anchors only (multi-crop).
+        image_size: Side of a global view, pixels.
+        local_size: Side of a local view, pixels.
+        mean: Normalisation of each channel: its mean.
+        std: Its standard deviation.
+    """
+
+    augmentation: str = "dino"
+    views: int = 2
+    local_views: int = 0
+    image_size: int = 224
+    local_size: int = 96
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def draw(self) -> tuple[View, ...]:
+        """How each view is drawn, global ones first."""
+        return AUGMENTATIONS[self.augmentation](self.views, self.local_views, self.image_size, self.local_size)
+
+    @property
+    def evaluation_resize(self) -> int:
+        """What the shorter side is resized to before the centre crop: 256 for 224; small pictures stay whole."""
+        return self.image_size if self.image_size < 96 else round(self.image_size * 256 / 224)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """What learns.
+
+    Args:
+        arch: Backbone by its timm or torchvision name.
+        stem: "imagenet", or "small" for ResNets on pictures of about 32 pixels.
+        projector_hidden: Width of the projector's hidden layers.
+        projector_out: Length of a projection.
+        projector_layers: Number of its linear layers.
+    """
+
+    arch: str = "resnet50"
+    stem: str = "imagenet"
+    projector_hidden: int = 2048
+    projector_out: int = 2048
+    projector_layers: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """What is minimised: the arguments of `groco_cli.losses.GroCoLoss`."""
+
+    num_negatives: int = 10
+    beta: float = 1.0
+    preorder: bool = True
+    stop_gradient: bool = True
+    variant: str = "paper"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimSettings:
+    """How it learns.
+
+    Args:
+        optimizer: "sgd", "lars" or "adamw".
+        learning_rate: For a batch of 256; see `lr_scaling`.
+        lr_scaling: "linear" (learning_rate · batch/256), or "sqrt" (learning_rate · √(batch/256)).
+        momentum: Of SGD and LARS.
+        weight_decay: On every parameter, as published (LARS leaves out biases and BN).
+        batch_size: Images a step, over all processes.
+        epochs: Passes over the training images.
+        warmup_epochs: Of these, with a linearly growing learning rate.
+    """
+
+    optimizer: str = "sgd"
+    learning_rate: float = 6.0
+    lr_scaling: str = "linear"
+    momentum: float = 0.9
+    weight_decay: float = 1e-6
+    batch_size: int = 1024
+    epochs: int = 100
+    warmup_epochs: int = 1
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The learning rate after warm-up."""
+        times = self.batch_size / 256
+        return self.learning_rate * (times if self.lr_scaling == "linear" else times**0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Where and how the run goes.
+
+    Args:
+        output: The run's folder; "" for the next free one under runs/.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        precision: "auto", "fp32", "bf16" or "fp16".
+        seed: Of weights, order and views.
+        save_every: Epochs between checkpoints.
+        log_every: Steps between lines of metrics.jsonl.
+        knn_every: Epochs between k-NN scores of the curve, where there are labels; 0 for none but the first and last.
+    """
+
+    output: str = ""
+    device: str = "auto"
+    precision: str = "auto"
+    seed: int = 0
+    save_every: int = 1
+    log_every: int = 10
+    knn_every: int = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings:
+    """Everything that a run depends on.
+
+    Raises:
+        UsageError: If a value cannot be used, naming its option.
+    """
+
+    recipe: str = ""
+    data: DataSettings = field(default_factory=DataSettings)
+    views: ViewSettings = field(default_factory=ViewSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    optim: OptimSettings = field(default_factory=OptimSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+
+    def __post_init__(self) -> None:
+        views, model, loss, optim, run = self.views, self.model, self.loss, self.optim, self.run
+        _one_of("--augmentation", views.augmentation, AUGMENTATIONS)
+        _one_of("--stem", model.stem, STEMS)
+        _one_of("--variant", loss.variant, VARIANTS)
+        _one_of("--optimizer", optim.optimizer, OPTIMIZERS)
+        _one_of("--lr-scaling", optim.lr_scaling, ("linear", "sqrt"))
+        _one_of("--precision", run.precision, PRECISIONS)
+        _at_least("--views", views.views, 2)
+        _at_least("--local-views", views.local_views, 0)
+        _at_least("--image-size", views.image_size, 8)
+        _at_least("--local-size", views.local_size, 8)
+        _at_least("--projector-hidden", model.projector_hidden, 1)
+        _at_least("--projector-out", model.projector_out, 1)
+        _at_least("--projector-layers", model.projector_layers, 1)
+        _at_least("--negatives", loss.num_negatives, 1)
+        _at_least("--batch-size", optim.batch_size, 2)
+        _at_least("--epochs", optim.epochs, 1)
+        _at_least("--warmup-epochs", optim.warmup_epochs, 0)
+        _at_least("--weight-decay", optim.weight_decay, 0)
+        _at_least("--momentum", optim.momentum, 0)
+        _at_least("--subset", self.data.subset, 0)
+        _at_least("--save-every", run.save_every, 1)
+        _at_least("--log-every", run.log_every, 1)
+        _at_least("--knn-every", run.knn_every, 0)
+        _at_least("--seed", run.seed, 0)
+        _positive("--beta", loss.beta)
+        _positive("--lr", optim.learning_rate)
+        if optim.warmup_epochs > optim.epochs:
+            raise UsageError(
+                f"--warmup-epochs {optim.warmup_epochs} is more than --epochs {optim.epochs}",
+                f"type --warmup-epochs {optim.epochs // 10}",
+            )
+
+
+def _one_of(option: str, value: str, choices: object) -> None:
+    names = list(choices)  # type: ignore[call-overload]
+    if value not in names:
+        raise UsageError(
+            f"{option} {value}: no such choice", did_you_mean(value, names) or f"type one of {', '.join(names)}"
+        )
+
+
+def _at_least(option: str, value: float, least: float) -> None:
+    if not least <= value < float("inf"):
+        raise UsageError(f"{option} {value} is out of range", f"type {least:g} or more")
+
+
+def _positive(option: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise UsageError(f"{option} {value} is out of range", "type a positive number")

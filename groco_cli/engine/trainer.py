@@ -1,0 +1,290 @@
+"""Pre-training, from settings to a run's folder; the loop reads top to bottom."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from groco_cli import __version__, console, devices
+from groco_cli.data.loader import Normalisation, ViewLoader, default_workers
+from groco_cli.data.sources import Dataset, data_root, first, open_dataset
+from groco_cli.engine.checkpoint import TrainingState
+from groco_cli.engine.configuration import to_toml
+from groco_cli.engine.curves import draw_curves
+from groco_cli.engine.interrupt import Interrupted, StopRequest
+from groco_cli.engine.metrics import MetricsLog, read_metrics
+from groco_cli.engine.monitor import KNNMonitor, knn_monitor
+from groco_cli.engine.optim import OPTIMIZERS
+from groco_cli.engine.pace import Pace, Stopwatch
+from groco_cli.engine.report import Report
+from groco_cli.engine.run_folder import RunFolder, new_run_folder
+from groco_cli.engine.schedule import learning_rate
+from groco_cli.engine.settings import PretrainSettings
+from groco_cli.engine.siamese import Siamese
+from groco_cli.errors import GrocoError, UsageError
+from groco_cli.files import atomic_write
+from groco_cli.losses import GroCoLoss
+from groco_cli.losses.statistics import similarity_statistics
+from groco_cli.models import EncoderMetadata, Projector, create_encoder
+from groco_cli.models.conversion import save_checkpoint
+
+
+def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> Path:
+    """Pre-train an encoder.
+
+    Args:
+        settings: Everything that the run depends on.
+        resume: The run to go on with, begun with the same settings; None for a new one.
+
+    Returns:
+        The run's folder: settings.toml, metrics.jsonl, checkpoints/, state/, plots/.
+
+    Raises:
+        UsageError: If a setting does not fit the data or the machine.
+        GrocoError: If the data cannot be read, the folder cannot be written to, or the loss is no longer finite.
+        Interrupted: If SIGINT or SIGTERM came; the run is saved and can be resumed.
+    """
+    device = devices.choose_device(settings.run.device)
+    precision = devices.choose_precision(settings.run.precision, device)
+    dataset = open_dataset(settings.data.data, data_root(settings.data.data_root))
+    dataset = replace(dataset, train=first(dataset.train, settings.data.subset))
+    loss = GroCoLoss(**vars(settings.loss))
+    _check_batch(settings, dataset, loss)
+
+    workers = default_workers(device) if settings.data.workers < 0 else settings.data.workers
+    normalisation = Normalisation(mean=settings.views.mean, std=settings.views.std)
+    loader = ViewLoader(
+        dataset.train,
+        settings.views.draw(),
+        batch_size=settings.optim.batch_size,
+        normalisation=normalisation,
+        seed=settings.run.seed,
+        device=device,
+        workers=workers,
+    )
+    torch.manual_seed(settings.run.seed)
+    model = _build_model(settings).to(memory_format=torch.channels_last).to(device)
+    optim = settings.optim
+    state = TrainingState(
+        model,
+        OPTIMIZERS[optim.optimizer](model, optim.peak_learning_rate, optim.momentum, optim.weight_decay),
+        torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+    )
+    folder = resume or new_run_folder(settings.run.output, settings.recipe)
+    if folder.state.exists():
+        state.load(folder.state)
+    with atomic_write(folder.settings) as temporary:
+        temporary.write_text(to_toml(settings), encoding="utf-8")
+    _announce(settings, dataset, loader, folder, state, devices.describe(device), precision)
+    run = _Run(settings, folder, device, precision, loader, model, loss, state, knn_monitor(dataset, device, workers))
+    run.train()
+    return folder.path
+
+
+def _build_model(settings: PretrainSettings) -> Siamese:
+    views, model = settings.views, settings.model
+    metadata = EncoderMetadata(
+        arch=model.arch,
+        stem=model.stem,
+        image_size=views.image_size,
+        resize=views.evaluation_resize,
+        mean=views.mean,
+        std=views.std,
+        method="groco",
+        data=settings.data.data,
+        settings=to_toml(settings),
+        groco_version=__version__,
+    )
+    try:
+        encoder = create_encoder(metadata)
+    except ValueError as error:
+        raise UsageError(f"--arch {model.arch}: {error}") from error
+    return Siamese(
+        encoder,
+        Projector(
+            encoder.feature_dim, hidden=model.projector_hidden, out=model.projector_out, layers=model.projector_layers
+        ),
+    )
+
+
+@dataclass
+class _Run:
+    """Everything that the loop touches."""
+
+    settings: PretrainSettings
+    folder: RunFolder
+    device: torch.device
+    precision: str
+    loader: ViewLoader
+    model: Siamese
+    loss: GroCoLoss
+    state: TrainingState
+    monitor: KNNMonitor | None
+
+    def train(self) -> None:
+        """The loop: from the state's step to the end, or until asked to stop."""
+        state, run, batch_size = self.state, self.settings.run, self.settings.optim.batch_size
+        per_epoch, epochs = len(self.loader), self.settings.optim.epochs
+        total = per_epoch * epochs
+        metrics = MetricsLog(self.folder.metrics, state.step)
+        if state.step == 0:
+            self._score(metrics, 0)
+        self.model.train()
+        with StopRequest() as stop, Report(state.step, total, epochs) as report:
+            for epoch in range(state.step // per_epoch, epochs):
+                stopwatch = Stopwatch(batch_size)
+                for views in stopwatch.waiting(self.loader.epoch(epoch, start=state.step % per_epoch)):
+                    loss, projections = self._step(views, self._rate(total, per_epoch))
+                    stopwatch.done(loss)
+                    report.step(state.step)
+                    if state.step % run.log_every == 0:
+                        self._log(metrics, loss, projections, stopwatch.read())
+                        report.pace(stopwatch.read())
+                    if stop.signal and state.step % per_epoch:
+                        self._stop(stop.signal, total)
+                number, pace = epoch + 1, stopwatch.read()
+                self._check_finite(pace.loss)
+                due = number == epochs or (run.knn_every and number % run.knn_every == 0)
+                knn = self._score(metrics, number) if due else ""
+                if number == epochs or number % run.save_every == 0:
+                    self._save(number)
+                report.epoch(number, pace, knn)
+                if stop.signal and number < epochs:
+                    self._stop(stop.signal, total)
+        metrics.close()
+        with atomic_write(self.folder.checkpoint(epochs - 1)) as temporary:
+            self._export(temporary, epochs)
+        draw_curves(read_metrics(self.folder.metrics), self.folder.curves, self._title())
+
+    def _step(self, views: Sequence[Tensor], rate: float) -> tuple[Tensor, list[Tensor]]:
+        state = self.state
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        with devices.autocast(self.device, self.precision):
+            projections = self.model([view.contiguous(memory_format=torch.channels_last) for view in views])
+            loss = self.loss(projections, positive_views=self.settings.views.views)
+        state.optimizer.zero_grad(set_to_none=True)
+        state.scaler.scale(loss).backward()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.step += 1
+        return loss.detach(), projections
+
+    def _rate(self, total: int, per_epoch: int) -> float:
+        optim = self.settings.optim
+        return learning_rate(
+            self.state.step,
+            peak=optim.peak_learning_rate,
+            warmup_steps=optim.warmup_epochs * per_epoch,
+            total_steps=total,
+        )
+
+    def _log(self, metrics: MetricsLog, loss: Tensor, projections: Sequence[Tensor], pace: Pace) -> None:
+        """Write a line about this step; the one place that waits for the device within an epoch."""
+        positive, negative = similarity_statistics(projections, self.settings.views.views, self.loss.num_negatives)
+        self._check_finite(loss.item())
+        metrics.write(
+            "train",
+            self.state.step,
+            {
+                "epoch": self.state.step / len(self.loader),
+                "loss": loss.item(),
+                "learning_rate": self.state.optimizer.param_groups[0]["lr"],
+                "positive_similarity": positive.item(),
+                "negative_similarity": negative.item(),
+                "images_per_second": pace.images_per_second,
+                "waiting": pace.waiting,
+            },
+        )
+
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise GrocoError(
+                f"the loss is {loss} by step {self.state.step}; {self.folder.latest} is from before",
+                "lower the learning rate (--lr) or lengthen --warmup-epochs",
+            )
+
+    def _score(self, metrics: MetricsLog, epoch: int) -> str:
+        """The k-NN score of the curve, where there are labels."""
+        if self.monitor is None:
+            return ""
+        score = self.monitor.score(self.model.encoder)
+        metrics.write("knn", self.state.step, {"epoch": epoch, **score})
+        shown = f"k-NN {score['top1']:.1%} (k={score['k']})"
+        if epoch == 0:
+            console.note(f"untrained  {shown}")
+        return shown
+
+    def _save(self, epoch: int) -> None:
+        self.state.save(self.folder.state)
+        with atomic_write(self.folder.latest) as temporary:
+            self._export(temporary, epoch)
+
+    def _stop(self, number: int, total: int) -> NoReturn:
+        self._save(self.state.step // len(self.loader))
+        raise Interrupted(
+            f"after step {self.state.step} of {total}, saved in {self.folder.path}",
+            f"go on with: groco pretrain --resume --output {self.folder.path}",
+            number,
+        )
+
+    def _export(self, path: Path, epoch: int) -> None:
+        encoder = self.model.encoder
+        encoder.metadata = replace(encoder.metadata, epoch=epoch)
+        save_checkpoint(path, encoder, {"projector": self.model.projector.state_dict()})
+
+    def _title(self) -> str:
+        settings = self.settings
+        return (
+            f"{settings.recipe}: {settings.model.arch} on {settings.data.data}, {settings.optim.epochs} epochs, "
+            f"batch {settings.optim.batch_size}"
+        )
+
+
+def _check_batch(settings: PretrainSettings, dataset: Dataset, loss: GroCoLoss) -> None:
+    """Check what depends on the number of images and the loss together."""
+    batch, images = settings.optim.batch_size, len(dataset.train)
+    if batch > images:
+        raise UsageError(
+            f"--batch-size {batch} is more than the {images} training images of {dataset.name}",
+            f"type --batch-size {images} or less" if images > 1 else "give it more images",
+        )
+    available = loss.available_negatives(batch, settings.views.views + settings.views.local_views)
+    if loss.num_negatives > available:
+        raise UsageError(
+            f"--negatives {loss.num_negatives} is more than the {available} that an anchor has in a batch of {batch}",
+            f"type --negatives {available} or less, or a larger --batch-size",
+        )
+
+
+def _announce(
+    settings: PretrainSettings,
+    dataset: Dataset,
+    loader: ViewLoader,
+    folder: RunFolder,
+    state: TrainingState,
+    device: str,
+    precision: str,
+) -> None:
+    """Say which recipe, data, device and precision are used, and where it goes."""
+    views, optim = settings.views, settings.optim
+    over = len(dataset.train) % optim.batch_size
+    local = f" + {views.local_views}×{views.local_size}" * (views.local_views > 0)
+    console.note(f"recipe     {settings.recipe}")
+    console.note(
+        f"data       {dataset.name}: {len(dataset.train):,} images"
+        + (f", {len(dataset.train.classes)} classes (labels only for k-NN)" if dataset.train.classes else ", no labels")
+        + (f"; {over} of them left to other epochs each time" if over else "")
+    )
+    console.note(f"views      {views.views}×{views.image_size}{local}, {views.augmentation} augmentations")
+    console.note(f"encoder    {settings.model.arch}, {settings.model.stem} stem")
+    console.note(
+        f"optimizer  {optim.optimizer}, learning rate {optim.peak_learning_rate:g}, batch {optim.batch_size}, "
+        f"{optim.epochs} epochs of {len(loader)} steps"
+    )
+    console.note(f"device     {device}, {precision}")
+    console.note(f"run        {folder.path}" + (f", resumed at step {state.step}" if state.step else ""))

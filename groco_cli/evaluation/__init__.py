@@ -1,0 +1,1 @@
+"""Measuring a trained encoder: features, exact neighbours, k-NN."""

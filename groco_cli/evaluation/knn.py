@@ -1,0 +1,185 @@
+"""The weighted k-NN classifier (section 4.2; Wu et al., 2018; the protocol of DINO and SwAV).
+
+Each of the k nearest training images votes for its class with the weight exp(cos / T); the classes are ranked by the
+sum of their votes, the lower number first where they are equal. A class without a vote is never among the first five.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from groco_cli.errors import GrocoError, UsageError
+from groco_cli.evaluation.index import ExactIndex
+
+TEMPERATURE = 0.07
+KS = (1, 10, 20)
+_BLOCK = 4096  # queries whose votes are counted together
+
+
+@dataclass(frozen=True)
+class KNNScore:
+    """How many queries were classified rightly.
+
+    Args:
+        top1: Share of queries whose first-ranked class is theirs, in [0, 1].
+        top5: Share of queries whose class is among the first five.
+        correct: Number of queries whose first-ranked class is theirs.
+        total: Number of queries.
+    """
+
+    top1: float
+    top5: float
+    correct: int
+    total: int
+
+
+def knn_classify(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    ks: Sequence[int] = KS,
+    temperature: float = TEMPERATURE,
+    *,
+    device: torch.device | str = "cpu",
+) -> dict[int, KNNScore]:
+    """Classify every query by its nearest neighbours, by cosine similarity.
+
+    Args:
+        train_features: The bank, [n, D]; need not be normalised.
+        train_labels: int64 [n].
+        test_features: The queries, [q, D].
+        test_labels: int64 [q].
+        ks: Numbers of neighbours.
+        temperature: T of the votes' weights exp(cos / T).
+        device: Where to search.
+
+    Returns:
+        A score for each k.
+
+    Raises:
+        UsageError: For a k below 1 or above the size of the bank, or a temperature that is not positive.
+        GrocoError: If the features do not fit together, are not finite, or the bank has a single class.
+    """
+    check_votes(ks, temperature, len(train_features))
+    neighbours = find_neighbours(train_features, test_features, max(ks), device=torch.device(device))
+    return score_neighbours(neighbours, train_labels, test_labels, ks=ks, temperature=temperature)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest of a bank to each query.
+
+    Args:
+        similarities: Cosines, nearest first, float32 [q, k].
+        rows: Which of the bank they are, int64 [q, k].
+        backend: What searched.
+    """
+
+    similarities: Tensor
+    rows: Tensor
+    backend: str
+
+
+def find_neighbours(bank: Tensor, queries: Tensor | None, k: int, *, device: torch.device) -> Neighbours:
+    """Search a bank by cosine similarity.
+
+    Args:
+        bank: Features [n, D], not normalised.
+        queries: Features [q, D]; None to take each of the bank as a query to all the others (leave-one-out).
+        k: Number of neighbours, at most n (n - 1 for leave-one-out).
+        device: Where to search.
+
+    Raises:
+        GrocoError: If the features differ in length, or one is not finite.
+    """
+    _check_features(bank, bank if queries is None else queries)
+    unit = F.normalize(bank.float(), dim=1)
+    index = ExactIndex(unit, device)
+    if queries is not None:
+        return Neighbours(*index.search(F.normalize(queries.float(), dim=1), k), index.backend)
+    similarities, rows = index.search(unit, k + 1)
+    # The image itself goes last; where copies of it pushed it out already, the last neighbour goes instead.
+    others = (rows == torch.arange(len(rows))[:, None]).int().argsort(dim=1, stable=True)[:, :-1]
+    others = others.sort(dim=1).values
+    return Neighbours(similarities.gather(1, others), rows.gather(1, others), index.backend)
+
+
+def score_neighbours(
+    neighbours: Neighbours,
+    train_labels: Tensor,
+    test_labels: Tensor,
+    *,
+    ks: Sequence[int],
+    temperature: float,
+) -> dict[int, KNNScore]:
+    """Count the votes of neighbours that were found already.
+
+    Args:
+        neighbours: At least max(ks) of each query.
+        train_labels: int64 [n].
+        test_labels: int64 [q].
+        ks: Numbers of neighbours.
+        temperature: T of the votes' weights.
+    """
+    scores = {}
+    total = len(test_labels)
+    similarities, rows = neighbours.similarities, neighbours.rows
+    for k in ks:
+        ranks = torch.cat(
+            [
+                _rank_of_truth(
+                    ((similarities[block, :k] - similarities[block, :1]).double() / temperature).exp(),
+                    train_labels[rows[block, :k]],
+                    test_labels[block],
+                )
+                for block in (slice(start, start + _BLOCK) for start in range(0, total, _BLOCK))
+            ]
+        )
+        first, among_five = int((ranks == 0).sum()), int((ranks < 5).sum())
+        scores[k] = KNNScore(first / total, among_five / total, first, total)
+    return scores
+
+
+def _check_features(bank: Tensor, queries: Tensor) -> None:
+    if bank.shape[1] != queries.shape[1]:
+        raise GrocoError(
+            f"the bank has features of length {bank.shape[1]}, the queries of {queries.shape[1]}",
+            "take both from the same encoder",
+        )
+    for name, features in (("bank", bank), ("queries", queries)):
+        if not features.isfinite().all():
+            raise GrocoError(f"a feature of the {name} is not finite", "the encoder is damaged or diverged")
+
+
+def check_votes(ks: Sequence[int], temperature: float, bank: int) -> None:
+    """Check the classifier's options against the size of the bank.
+
+    Raises:
+        UsageError: For a k below 1 or above `bank`, or a temperature that is not positive.
+    """
+    if not ks or min(ks) < 1:
+        raise UsageError(f"--k {min(ks, default=0)}: at least one neighbour is needed", "type --k 20")
+    if max(ks) > bank:
+        raise UsageError(f"--k {max(ks)} is more than the {bank} images of the bank", f"type --k {bank} or less")
+    if not temperature > 0:
+        raise UsageError(f"--temperature {temperature} must be positive", f"type --temperature {TEMPERATURE}")
+
+
+def _rank_of_truth(weights: Tensor, voted: Tensor, truth: Tensor) -> Tensor:
+    """How many classes are ranked before the true one; all of them where it has no vote.
+
+    Args:
+        weights: Of the votes, [q, k].
+        voted: Classes voted for, [q, k].
+        truth: True classes, [q].
+    """
+    classes = 1 + int(max(voted.max(), truth.max()))
+    votes = torch.zeros(len(truth), classes, dtype=weights.dtype).scatter_add_(1, voted, weights)
+    of_truth = votes.gather(1, truth[:, None])
+    earlier = (votes == of_truth) & (torch.arange(classes) < truth[:, None])
+    rank = ((votes > of_truth) | earlier).sum(dim=1)
+    return rank.masked_fill(of_truth[:, 0] == 0, classes + 5)

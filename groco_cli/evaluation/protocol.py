@@ -1,0 +1,121 @@
+"""Encoder to score: which images are the bank, which the queries, and what an encoder is compared with."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from groco_cli.data.sources import Dataset, Source
+from groco_cli.errors import GrocoError, UsageError
+from groco_cli.evaluation.features import extract_features
+from groco_cli.evaluation.knn import KNNScore, check_votes, find_neighbours, score_neighbours
+from groco_cli.models import Encoder, EncoderMetadata, create_encoder, load_encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class KNNResult:
+    """A k-NN evaluation, and all that it was.
+
+    Args:
+        scores: A score for each k.
+        bank: Images in the bank.
+        queries: Images classified.
+        protocol: "train/test", or "leave-one-out" where nothing was held out.
+        backend: What searched.
+    """
+
+    scores: dict[int, KNNScore]
+    bank: int
+    queries: int
+    protocol: str
+    backend: str
+
+
+def read_encoder(path: Path) -> Encoder:
+    """Read an encoder from a checkpoint.
+
+    Raises:
+        UsageError: If there is no such file.
+        GrocoError: If it holds no whole encoder.
+    """
+    try:
+        return load_encoder(path)
+    except FileNotFoundError as error:
+        raise UsageError(f"no checkpoint {path}", "name a .safetensors, or none for the newest run") from error
+    except ValueError as error:
+        raise GrocoError(str(error), "give a whole .safetensors that groco wrote") from error
+
+
+def check_labels(dataset: Dataset) -> None:
+    """Check that a data set can be classified.
+
+    Raises:
+        GrocoError: If it has no labels, or a single class.
+    """
+    for part in (dataset.train, dataset.test):
+        if part is not None and part.labels is None:
+            raise GrocoError(
+                f"--data {dataset.name} has no labels", "k-NN needs a sub-folder a class, in train and val alike"
+            )
+    if len(dataset.train.classes) < 2:
+        raise GrocoError(
+            f"--data {dataset.name} has one class ({dataset.train.classes[0]}); there is nothing to tell apart",
+            "k-NN needs two sub-folders or more",
+        )
+
+
+def evaluate_knn(
+    encoder: Encoder,
+    dataset: Dataset,
+    *,
+    ks: Sequence[int],
+    temperature: float,
+    device: torch.device,
+    workers: int,
+    advance: Callable[[int], None] = lambda count: None,
+) -> KNNResult:
+    """Classify a data set's test images by its training images, or each image by all others where none are held out.
+
+    Args:
+        encoder: Gives the features.
+        dataset: Labelled, of two classes or more (`check_labels`).
+        ks: Numbers of neighbours.
+        temperature: T of the votes' weights.
+        device: Where features are computed and neighbours searched.
+        workers: Processes that decode.
+        advance: Called with the number of images done, batch by batch.
+    """
+    check_labels(dataset)
+    check_votes(ks, temperature, len(dataset.train) - (dataset.test is None))
+
+    def features_of(source: Source) -> torch.Tensor:
+        return extract_features(encoder, source, device=device, workers=workers, advance=advance)
+
+    bank = features_of(dataset.train)
+    queries = None if dataset.test is None else features_of(dataset.test)
+    asked = dataset.test or dataset.train
+    assert dataset.train.labels is not None
+    assert asked.labels is not None
+    neighbours = find_neighbours(bank, queries, max(ks), device=device)
+    scores = score_neighbours(neighbours, dataset.train.labels, asked.labels, ks=ks, temperature=temperature)
+    return KNNResult(
+        scores=scores,
+        bank=len(bank),
+        queries=len(asked),
+        protocol="leave-one-out" if dataset.test is None else "train/test",
+        backend=neighbours.backend,
+    )
+
+
+def untrained(metadata: EncoderMetadata, seed: int = 0) -> Encoder:
+    """The same architecture with random weights: what training has to beat."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return create_encoder(replace(metadata, method="untrained", epoch=0)).eval()
+
+
+def pixels(metadata: EncoderMetadata) -> Encoder:
+    """The picture itself as its feature: what any learning has to beat."""
+    return Encoder(nn.Flatten(), 3 * metadata.image_size**2, replace(metadata, arch="pixels", method="pixels", epoch=0))

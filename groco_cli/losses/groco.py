@@ -1,0 +1,154 @@
+"""The GroCo loss: the group of positives must come before the group of negatives (section 3.3.2, Eq. 1–6).
+
+Eq. 6 sums two binary cross-entropies over the elements, one of their mass in the positive places against "is a
+positive", one of their mass in the negative places against "is a negative". An element's two masses sum to one, so
+the two terms are equal, and with `mass` the column sums over the first K rows of P
+
+    L = 1/(K+N) Σᵢ BCE(massᵢ, 1[i ≤ K]).
+
+Paper and released code (github.com/ninatu/learning_by_sorting, losses/groco.py) differ in two things:
+
+              negatives of an anchor                     the list that is sorted
+    paper     all views of all other images, m·(B−1)     distances, positives then negatives (Eq. 5)
+    official  the other images' same-numbered view, B−1  similarities ascending: that list reversed and negated
+
+Reversing the list changes nothing for an even number of elements; for an odd one the steps pair other neighbours.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groco_cli.losses.negatives import (
+    positive_similarities,
+    strongest_negatives,
+    strongest_negatives_in_batch_order,
+)
+from groco_cli.sorting import SortingNetwork
+
+VARIANTS = ("paper", "official")
+
+
+class GroCoLoss(nn.Module):
+    """Group Ordering Constraints: sort each anchor's distances softly, and see who landed in whose places.
+
+    Args:
+        num_negatives: N, the strongest negatives that are kept for each anchor.
+        beta: Inverse temperature β of the relaxed swaps.
+        preorder: Sort positives and negatives among themselves first (Table 8b); otherwise each group keeps the
+            order of the views and of the batch.
+        stop_gradient: d(anchor, stop_grad(other)), as the paper trains (section 4.1).
+        variant: "paper" or "official"; see the module's docstring.
+
+    Raises:
+        ValueError: For an unknown variant, or fewer than one negative.
+
+    Example:
+        >>> import torch
+        >>> views = [torch.randn(16, 8), torch.randn(16, 8)]
+        >>> loss = GroCoLoss(num_negatives=10)(views)
+        >>> loss.shape
+        torch.Size([])
+    """
+
+    def __init__(
+        self,
+        num_negatives: int = 10,
+        beta: float = 1.0,
+        preorder: bool = True,
+        stop_gradient: bool = True,
+        variant: str = "paper",
+    ) -> None:
+        super().__init__()
+        if num_negatives < 1:
+            raise ValueError(f"num_negatives must be at least 1, not {num_negatives}")
+        if variant not in VARIANTS:
+            raise ValueError(f"unknown variant {variant!r}; there are {' and '.join(VARIANTS)}")
+        self.num_negatives = num_negatives
+        self.beta = beta
+        self.preorder = preorder
+        self.stop_gradient = stop_gradient
+        self.variant = variant
+
+    def available_negatives(self, batch: int, views: int) -> int:
+        """How many negatives an anchor has in a batch of B images with m views each."""
+        return (views if self.variant == "paper" else 1) * (batch - 1)
+
+    def forward(self, projections: Sequence[Tensor], positive_views: int | None = None) -> Tensor:
+        """The loss, averaged over every view of every image as anchor; computed in float32 (float64 stays).
+
+        Args:
+            projections: One tensor [B, D] a view, m ≥ 2 of them, unnormalised.
+            positive_views: The first of the views that serve as positives, at least 2 (multi-crop: the global
+                ones, for local anchors too); all of them where None.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ValueError: If there are too few views, or fewer negatives than `num_negatives`.
+        """
+        views, batch = len(projections), len(projections[0])
+        positive_views = views if positive_views is None else positive_views
+        if not 2 <= positive_views <= views:
+            raise ValueError(f"{positive_views} of {views} views as positives; there must be at least 2")
+        if self.num_negatives > self.available_negatives(batch, views):
+            raise ValueError(
+                f"num_negatives is {self.num_negatives}, but an anchor has only "
+                f"{self.available_negatives(batch, views)} negatives in a batch of {batch} images"
+            )
+        with torch.autocast(projections[0].device.type, enabled=False):
+            embeddings = F.normalize(_full_precision(torch.stack(tuple(projections))), dim=-1)  # [m, B, D]
+            others = embeddings.detach() if self.stop_gradient else embeddings
+            # Global anchors have one positive less than local ones, so each group has a network of its own size.
+            groups = (range(positive_views), range(positive_views, views))
+            losses = [
+                self._group_loss(torch.cat([self._distances(embeddings, others, v, positive_views) for v in group]))
+                for group in groups
+                if group
+            ]
+            return torch.cat(losses).mean()
+
+    def _distances(self, embeddings: Tensor, others: Tensor, view: int, positive_views: int) -> Tensor:
+        """The list of Eq. 5 for each anchor of a view: cosine distances (-cos), positives first; [B, K+N]."""
+        anchors = embeddings[view]
+        positives = positive_similarities(anchors, others, view, positive_views)
+        candidates = others if self.variant == "paper" else others[view : view + 1]
+        if self.preorder:
+            positives = positives.sort(dim=1, descending=True).values
+            negatives = strongest_negatives(anchors, candidates, self.num_negatives)
+        else:
+            negatives = strongest_negatives_in_batch_order(anchors, candidates, self.num_negatives)
+        return -torch.cat([positives, negatives], dim=1)
+
+    def _group_loss(self, distances: Tensor) -> Tensor:
+        num_positives = distances.shape[1] - self.num_negatives
+        if self.variant == "paper":
+            return group_ordering_loss(distances, num_positives, beta=self.beta)
+        # Reversed and negated, the negatives are the group in front: the same loss with the roles exchanged.
+        return group_ordering_loss(-distances.flip(1), self.num_negatives, beta=self.beta)
+
+
+def group_ordering_loss(values: Tensor, group_size: int, *, beta: float = 1.0) -> Tensor:
+    """How wrongly each list is ordered, if its first group should come out before the rest (Eq. 6).
+
+    Args:
+        values: What is sorted in ascending order, the first group in front, [A, n]; for the paper's loss the distances
+            of the positives, then those of the negatives (Eq. 5).
+        group_size: How many elements the first group has, K.
+        beta: Inverse temperature β.
+
+    Returns:
+        The loss of each list, [A].
+    """
+    size = values.shape[1]
+    mass = SortingNetwork(size, beta=beta).group_mass(values, group_size)
+    in_group = (torch.arange(size, device=mass.device) < group_size).to(mass.dtype).expand_as(mass)
+    # Rounding can leave a mass a hair outside [0, 1], which the cross-entropy refuses.
+    return F.binary_cross_entropy(mass.clamp(0, 1), in_group, reduction="none").mean(dim=1)
+
+
+def _full_precision(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()

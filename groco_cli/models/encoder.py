@@ -1,0 +1,152 @@
+"""Encoders: any timm or torchvision backbone, its classifier removed, giving pooled features."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+STEMS = ("imagenet", "small")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderMetadata:
+    """Everything needed to build an encoder again and to show it images; stored in its checkpoint.
+
+    Args:
+        arch: Backbone by name, "timm:" or "torchvision:" in front where both have one.
+        stem: "imagenet" (as published), or "small": 3×3 convolution of stride 1, no max-pool.
+        image_size: Side of the square it looks at, pixels.
+        resize: Length the shorter side is resized to before the centre crop, pixels.
+        mean: Mean of each channel that inputs are normalised with.
+        std: Standard deviation likewise.
+        method: How it was trained: "groco", "untrained", ….
+        epoch: Epochs it was trained for.
+        data: What `--data` it was trained on.
+        settings: The run's settings, as TOML.
+        groco_version: The version that wrote it.
+    """
+
+    arch: str
+    stem: str = "imagenet"
+    image_size: int = 224
+    resize: int = 256
+    mean: tuple[float, ...] = field(default=(0.485, 0.456, 0.406))
+    std: tuple[float, ...] = field(default=(0.229, 0.224, 0.225))
+    method: str = "untrained"
+    epoch: int = 0
+    data: str = ""
+    settings: str = ""
+    groco_version: str = ""
+
+
+class Encoder(nn.Module):
+    """A backbone giving one feature vector an image.
+
+    Args:
+        backbone: A module from images [B, 3, H, W] to features [B, feature_dim].
+        feature_dim: Length of a feature vector.
+        metadata: How to build it and what to show it.
+    """
+
+    def __init__(self, backbone: nn.Module, feature_dim: int, metadata: EncoderMetadata) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.feature_dim = feature_dim
+        self.metadata = metadata
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pooled features [B, feature_dim] of normalised images [B, 3, H, W]."""
+        features: Tensor = self.backbone(images)
+        return features
+
+
+def create_encoder(metadata: EncoderMetadata) -> Encoder:
+    """Build an encoder with random weights, residual branches' last BN at zero where it has them.
+
+    Raises:
+        ValueError: For an unknown architecture (with the nearest names) or stem, or a small stem for a backbone that
+            has no single first convolution and max-pool.
+    """
+    if metadata.stem not in STEMS:
+        raise ValueError(f"unknown stem {metadata.stem!r}; there are {' and '.join(STEMS)}")
+    backbone = _create_backbone(metadata.arch, metadata.image_size)
+    if metadata.stem == "small":
+        _shrink_stem(backbone, metadata.arch)
+    return Encoder(backbone, _feature_dim(backbone, metadata.image_size), metadata)
+
+
+def _create_backbone(arch: str, image_size: int) -> nn.Module:
+    library, _, name = arch.rpartition(":")
+    if library in ("", "timm") and timm.is_model(name):
+        return _from_timm(name, image_size)
+    if library in ("", "torchvision") and name in _torchvision_classifiers():
+        return _from_torchvision(name)
+    known = [*timm.list_models(), *_torchvision_classifiers()]
+    near = list(dict.fromkeys(get_close_matches(name, known, n=6, cutoff=0.6)))[:3]
+    raise ValueError(
+        f"unknown architecture {arch!r}" + (f"; did you mean {' or '.join(map(repr, near))}?" if near else "")
+    )
+
+
+def _from_timm(name: str, image_size: int) -> nn.Module:
+    return _first_accepted(
+        lambda **options: timm.create_model(name, num_classes=0, **options),
+        {"img_size": image_size, "dynamic_img_size": True},  # transformers: built for one size, shown others too
+        {"img_size": image_size},
+    )
+
+
+def _first_accepted(create: Callable[..., nn.Module], *options: dict[str, object]) -> nn.Module:
+    """Build with the first of the options that the model has, or with none."""
+    for option in options:
+        try:
+            return create(**option)
+        except TypeError:
+            continue
+    return create()
+
+
+def _from_torchvision(name: str) -> nn.Module:
+    model = _first_accepted(
+        lambda **options: torchvision.models.get_model(name, weights=None, **options),
+        {"zero_init_residual": True},
+        {"aux_logits": False},
+    )
+    linear = [place for place, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ValueError(f"torchvision's {name!r} has no linear classifier to remove")
+    model.set_submodule(linear[-1], nn.Identity())
+    return model
+
+
+def _torchvision_classifiers() -> list[str]:
+    names: list[str] = torchvision.models.list_models(torchvision.models)
+    return names
+
+
+def _shrink_stem(backbone: nn.Module, arch: str) -> None:
+    """The CIFAR stem of ResNets (SimCLR, appendix B.9): 3×3 convolution of stride 1, no max-pool."""
+    conv = getattr(backbone, "conv1", None)
+    if not isinstance(conv, nn.Conv2d) or not hasattr(backbone, "maxpool"):
+        raise ValueError(f"a small stem is for ResNets with one first convolution; {arch!r} is none")
+    small = nn.Conv2d(conv.in_channels, conv.out_channels, kernel_size=3, padding=1, bias=conv.bias is not None)
+    nn.init.kaiming_normal_(small.weight, mode="fan_out", nonlinearity="relu")
+    backbone.conv1 = small
+    backbone.maxpool = nn.Identity()
+
+
+def _feature_dim(backbone: nn.Module, image_size: int) -> int:
+    training = backbone.training
+    try:
+        with torch.no_grad():
+            shape = backbone.eval()(torch.zeros(1, 3, image_size, image_size)).shape
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise ValueError(f"the backbone cannot look at {image_size}-pixel images ({error})") from error
+    backbone.train(training)
+    if len(shape) != 2:
+        raise ValueError(f"the backbone gives features of shape {tuple(shape[1:])}, not one vector an image")
+    return int(shape[1])

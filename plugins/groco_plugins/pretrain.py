@@ -1,0 +1,139 @@
+"""`groco pretrain`: options to settings; the work is `groco_cli.engine.pretrain`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from groco_cli import console, options
+from groco_cli.errors import UsageError
+
+_RECIPES = "the recipe's"
+
+
+def _own(help_text: str, *names: str) -> Any:
+    """An option that overrides one value of the recipe."""
+    return typer.Option(*names, help=help_text, show_default=_RECIPES)
+
+
+def pretrain(
+    data: options.Data = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Named settings to start from.", show_default="the usual one for the data")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Settings as TOML, over the recipe's; a run's settings.toml is one.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The run's folder.", show_default="the next under runs/")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output, or the newest.")] = False,
+    epochs: Annotated[int | None, _own("Passes over the training images.")] = None,
+    batch_size: Annotated[int | None, _own("Images a step.")] = None,
+    arch: Annotated[str | None, _own("Backbone, by its timm or torchvision name.")] = None,
+    stem: Annotated[str | None, _own("imagenet, or small (ResNets on pictures of about 32 pixels).")] = None,
+    views: Annotated[int | None, _own("Views an image, each a positive of the others.")] = None,
+    local_views: Annotated[int | None, _own("Smaller views, anchors only (multi-crop).")] = None,
+    image_size: Annotated[int | None, _own("Side of a view, pixels.")] = None,
+    local_size: Annotated[int | None, _own("Side of a local view, pixels.")] = None,
+    augmentation: Annotated[str | None, _own("dino, simclr, small or digits.")] = None,
+    negatives: Annotated[int | None, _own("N, the strongest negatives of each anchor.")] = None,
+    beta: Annotated[float | None, _own("β, inverse temperature of the relaxed swaps.")] = None,
+    variant: Annotated[str | None, _own("paper, or official (the released code's loss).")] = None,
+    preorder: Annotated[bool | None, _own("Sort each group first.", "--preorder/--no-preorder")] = None,
+    stop_gradient: Annotated[
+        bool | None, _own("Gradients to the anchor alone.", "--stop-gradient/--no-stop-gradient")
+    ] = None,
+    optimizer: Annotated[str | None, _own("sgd, lars or adamw.")] = None,
+    lr: Annotated[float | None, _own("Learning rate for a batch of 256.")] = None,
+    lr_scaling: Annotated[str | None, _own("How it grows with the batch: linear or sqrt.")] = None,
+    weight_decay: Annotated[float | None, _own("Weight decay.")] = None,
+    momentum: Annotated[float | None, _own("Momentum.")] = None,
+    warmup_epochs: Annotated[int | None, _own("Epochs of growing learning rate.")] = None,
+    projector_hidden: Annotated[int | None, _own("Width of the projector's hidden layers.")] = None,
+    projector_out: Annotated[int | None, _own("Length of a projection.")] = None,
+    projector_layers: Annotated[int | None, _own("Linear layers of the projector.")] = None,
+    subset: Annotated[int | None, _own("Only the first so many training images; 0 for all.")] = None,
+    save_every: Annotated[int | None, _own("Epochs between checkpoints.")] = None,
+    log_every: Annotated[int | None, _own("Steps between lines of metrics.jsonl.")] = None,
+    knn_every: Annotated[int | None, _own("Epochs between k-NN scores of the curve.")] = None,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    data_root: options.DataRoot = None,
+    workers: options.Workers = None,
+    seed: options.Seed = None,
+    as_json: options.Json = False,
+) -> None:
+    """Pre-train an encoder without labels; with no argument, on the embedded digits.
+
+    A run goes to a folder of its own: settings.toml, metrics.jsonl, checkpoints/latest.safetensors, plots/curves.png.
+    Ctrl-C finishes the step, saves and stops; --resume goes on. Options override --config, which overrides the recipe.
+    """
+    from groco_cli.engine import configuration, run_folder, trainer
+    from groco_cli.engine.metrics import read_metrics
+
+    given: dict[str, dict[str, Any]] = {
+        "data": {"data": data, "data_root": data_root and str(data_root), "subset": subset, "workers": workers},
+        "views": {
+            "augmentation": augmentation,
+            "views": views,
+            "local_views": local_views,
+            "image_size": image_size,
+            "local_size": local_size,
+        },
+        "model": {
+            "arch": arch,
+            "stem": stem,
+            "projector_hidden": projector_hidden,
+            "projector_out": projector_out,
+            "projector_layers": projector_layers,
+        },
+        "loss": {
+            "num_negatives": negatives,
+            "beta": beta,
+            "variant": variant,
+            "preorder": preorder,
+            "stop_gradient": stop_gradient,
+        },
+        "optim": {
+            "optimizer": optimizer,
+            "learning_rate": lr,
+            "lr_scaling": lr_scaling,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "batch_size": batch_size,
+            "epochs": epochs,
+            "warmup_epochs": warmup_epochs,
+        },
+        "run": {
+            "device": device,
+            "precision": precision,
+            "seed": seed,
+            "save_every": save_every,
+            "log_every": log_every,
+            "knn_every": knn_every,
+        },
+    }
+    overrides = {
+        section: {name: value for name, value in values.items() if value is not None}
+        for section, values in given.items()
+    }
+    if resume:
+        if recipe or config:
+            raise UsageError("--resume takes the run's own settings", "leave out --recipe and --config")
+        folder = run_folder.run_to_resume(output)
+        settings = configuration.resume_settings(folder.settings, overrides)
+        path = trainer.pretrain(settings, resume=folder)
+    else:
+        overrides["run"] |= {"output": str(output)} if output else {}
+        path = trainer.pretrain(configuration.resolve(recipe, config, overrides))
+
+    run = run_folder.RunFolder(path)
+    knn = [line for line in read_metrics(run.metrics) if line["kind"] == "knn"]
+    files = {"run": str(path), "checkpoint": str(run.latest), "curves": str(run.curves), "metrics": str(run.metrics)}
+    scores = {"untrained": knn[0]["top1"], "trained": knn[-1]["top1"], "k": knn[-1]["k"]} if knn else None
+    rows = [[name, place] for name, place in files.items()]
+    if scores:
+        rows.append([f"k-NN, k={scores['k']}", f"{scores['untrained']:.1%} untrained, {scores['trained']:.1%} trained"])
+    console.result(files | {"knn": scores}, console.listing(rows), as_json=as_json)
+    console.note(f"now type: groco knn {run.latest}" if knn else f"the encoder is in {run.latest}")

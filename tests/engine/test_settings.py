@@ -1,0 +1,133 @@
+"""Settings: what is refused, and in which order recipe, file and options count."""
+
+import dataclasses
+
+import pytest
+
+from groco_cli.engine.configuration import read_toml, resolve, resume_settings, to_toml
+from groco_cli.engine.recipes import RECIPES, default_recipe
+from groco_cli.engine.settings import LossSettings, OptimSettings, PretrainSettings, ViewSettings
+from groco_cli.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "option"),
+    [
+        ("views", {"augmentation": "dinno"}, "--augmentation dinno.*did you mean 'dino'"),
+        ("views", {"views": 1}, "--views 1"),
+        ("loss", {"num_negatives": 0}, "--negatives 0"),
+        ("loss", {"beta": 0.0}, "--beta 0.0"),
+        ("loss", {"variant": "papers"}, "--variant papers.*'paper'"),
+        ("optim", {"learning_rate": float("nan")}, "--lr nan"),
+        ("optim", {"epochs": 3, "warmup_epochs": 4}, "--warmup-epochs 4"),
+        ("optim", {"optimizer": "adam"}, "--optimizer adam.*'adamw'"),
+        ("run", {"precision": "fp8"}, "--precision fp8"),
+        ("data", {"subset": -1}, "--subset -1"),
+    ],
+)
+def test_values_out_of_range_name_their_option(section, values, option):
+    with pytest.raises(UsageError) as caught:
+        resolve("digits", None, {section: values})
+    assert_matches(option, caught.value)
+
+
+def assert_matches(pattern: str, error: UsageError) -> None:
+    line = f"{error.message}; {error.hint}"
+    for part in pattern.split(".*"):
+        assert part in line
+
+
+def test_options_override_the_file_which_overrides_the_recipe(tmp_path):
+    file = tmp_path / "some.toml"
+    file.write_text('recipe = "digits"\n[optim]\nepochs = 7\nbatch_size = 64\n')
+    settings = resolve(None, file, {"optim": {"epochs": 9}})
+    assert settings.optim.epochs == 9
+    assert settings.optim.batch_size == 64
+    assert settings.optim.learning_rate == RECIPES["digits"].settings.optim.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[optim]\nepocs = 7\n", "no setting epocs"),
+        ("[optimm]\nepochs = 7\n", "no section [optimm]"),
+        ('[optim]\nepochs = "7"\n', "should be of kind int"),
+        ("optim = 7\n", "optim is a section"),
+        ("[optim\n", "is no TOML"),
+    ],
+)
+def test_a_file_with_mistakes_is_refused(tmp_path, text, message):
+    file = tmp_path / "some.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        resolve("digits", file, {})
+    assert message in caught.value.message
+
+
+def test_an_unknown_recipe_is_refused_with_the_nearest():
+    with pytest.raises(UsageError) as caught:
+        resolve("digit", None, {})
+    assert "did you mean 'digits'" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_settings_survive_being_written_and_read(tmp_path, name):
+    file = tmp_path / "settings.toml"
+    settings = RECIPES[name].settings
+    file.write_text(to_toml(settings))
+    assert resolve(None, file, {}) == settings
+    assert read_toml(file)["recipe"] == name
+
+
+def test_a_resumed_run_takes_another_device_but_no_other_setting(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text(to_toml(RECIPES["digits"].settings))
+    moved = resume_settings(file, {"run": {"device": "cpu"}, "data": {"workers": 3}})
+    assert (moved.run.device, moved.data.workers) == ("cpu", 3)
+    assert resume_settings(file, {"optim": {"epochs": moved.optim.epochs}}).optim == moved.optim
+    with pytest.raises(UsageError, match=r"optim.epochs"):
+        resume_settings(file, {"optim": {"epochs": moved.optim.epochs + 1}})
+
+
+def test_the_paper_s_recipe_is_the_published_one():
+    settings = RECIPES["groco-2views-100ep"].settings
+    assert settings.optim == OptimSettings(
+        optimizer="sgd",
+        learning_rate=6.0,
+        lr_scaling="linear",
+        momentum=0.9,
+        weight_decay=1e-6,
+        batch_size=1024,
+        epochs=100,
+        warmup_epochs=1,
+    )
+    assert settings.optim.peak_learning_rate == 24.0
+    assert settings.loss == LossSettings(
+        num_negatives=10, beta=1.0, preorder=True, stop_gradient=True, variant="paper"
+    )
+    assert settings.views == ViewSettings(augmentation="dino", views=2, local_views=0, image_size=224)
+    assert dataclasses.asdict(settings.model) == {
+        "arch": "resnet50",
+        "stem": "imagenet",
+        "projector_hidden": 2048,
+        "projector_out": 2048,
+        "projector_layers": 3,
+    }
+
+
+def test_the_square_root_rule_gives_the_same_rate_at_the_published_batch():
+    assert OptimSettings(learning_rate=12.0, lr_scaling="sqrt").peak_learning_rate == 24.0
+
+
+def test_every_data_set_has_a_recipe():
+    assert {default_recipe(data) for data in ("digits", "cifar10", "cifar100", "/some/folder")} == set(RECIPES)
+
+
+def test_small_pictures_are_measured_whole_and_large_ones_as_published():
+    assert ViewSettings(image_size=32).evaluation_resize == 32
+    assert ViewSettings(image_size=224).evaluation_resize == 256
+
+
+def test_settings_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PretrainSettings().recipe = "mine"  # type: ignore[misc]
