@@ -26,7 +26,7 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(f"--device {name}: no such device", "type auto, cpu, cuda, cuda:N or mps") from None
     if device.type == "cuda":
         count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
+        if not 0 <= (device.index or 0) < count:  # torch wraps cuda:1000 round to a negative index
             raise UsageError(
                 f"--device {name}: this machine has {count} CUDA GPU{'s' * (count != 1)}", "type --device auto"
             )
@@ -65,6 +65,6 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 def _computes_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Without AVX-512 BF16 or AMX, bf16 on a CPU is emulated and slower than fp32.
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

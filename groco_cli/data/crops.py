@@ -88,27 +88,13 @@ def resized_crops(
     rows = _resize_matrices(top, height, images.shape[-2], size, _FILTERS[interpolation])
     columns = _resize_matrices(left, width, images.shape[-1], size, _FILTERS[interpolation])
     pixels = images.float() if images.is_floating_point() else images.float().div_(255)
-    return filter_separably(pixels, rows, columns).clamp_(0, 1)
-
-
-def filter_separably(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """A linear filter of each image, along columns and rows one after the other: R X Cᵀ.
-
-    Args:
-        images: [B, C, H, W].
-        rows: [B, h, H], the matrix R of each image.
-        columns: [B, w, W], the matrix C of each image.
-
-    Returns:
-        [B, C, h, w].
-    """
-    # One product of [C·H, W] an image is about twice as fast as C of [H, W].
-    across = torch.bmm(images.flatten(1, 2), columns.mT).unflatten(1, images.shape[1:3])
-    return rows[:, None] @ across
+    # One product of [3 H, W] an image is about twice as fast as three of [H, W].
+    narrowed = torch.bmm(pixels.flatten(1, 2), columns.mT).view(*images.shape[:3], size)
+    return (rows[:, None] @ narrowed).clamp_(0, 1)
 
 
 def _resize_matrices(start: Tensor, length: Tensor, side: int, size: int, kernel: Callable[[Tensor], Tensor]) -> Tensor:
-    """What each of `side` pixels adds to each of `size` outputs spread over [start, start + length); [B, size, side]."""
+    """How much of each of `side` pixels is in each of `size` outputs, spread over the box; [B, size, side]."""
     scale = length / size
     centre = scale[:, None] * (torch.arange(size, device=start.device) + 0.5)
     pixel = torch.arange(side, device=start.device) - start[:, None]

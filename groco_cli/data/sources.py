@@ -5,11 +5,11 @@ A source counts its images from 0 in an order that never changes; an image's num
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from sys import stderr
 from typing import Protocol
 
 import torch
@@ -119,10 +119,14 @@ def open_dataset(data: str, root: Path) -> Dataset:
     """
     if data in NAMED:
         return NAMED[data](root)
-    folder = Path(data).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(data).expanduser()
+        is_folder, exists = folder.is_dir(), folder.exists()
+    except (OSError, RuntimeError) as error:  # no way into a folder above it; no such ~user; a name too long
+        raise UsageError(f"--data {data}: cannot be opened ({error})", "give a folder that you may read") from error
+    if is_folder:
         return _folder_dataset(folder)
-    if folder.exists():
+    if exists:
         raise UsageError(f"--data {data} is a file", "give the folder that holds the images")
     hint = did_you_mean(data, NAMED) or f"give a folder of images, or one of {', '.join(NAMED)}"
     raise UsageError(f"--data {data}: no such folder or data set", hint)
@@ -162,7 +166,7 @@ def _cifar(name: str, root: Path) -> Dataset:
 
     reader = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
     try:
-        with redirect_stdout(stderr):
+        with redirect_stdout(sys.stderr):
             parts = [reader(root, train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError) as error:
         raise GrocoError(
@@ -191,7 +195,7 @@ def _folder_dataset(folder: Path) -> Dataset:
     train = next((folder / name for name in TRAIN_FOLDERS if (folder / name).is_dir()), None)
     test = next((folder / name for name in TEST_FOLDERS if (folder / name).is_dir()), None)
     if train is None or test is None:
-        return Dataset(str(folder), _folder_source(folder), None)
+        return Dataset(str(folder), _folder_source(train or folder), None)
     bank, queries = _folder_source(train), _folder_source(test)
     if queries.labels is not None and bank.classes != queries.classes:
         queries = _relabelled(queries, bank, test)

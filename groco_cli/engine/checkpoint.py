@@ -43,8 +43,9 @@ class TrainingState:
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
-        with atomic_write(path) as temporary:
-            torch.save(state, temporary)
+        # Through a file of Python's: given a path, torch turns a full disk into a RuntimeError.
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            torch.save(state, file)
 
     def load(self, path: Path) -> None:
         """Take everything back.

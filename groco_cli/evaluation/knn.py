@@ -62,7 +62,7 @@ def knn_classify(
 
     Raises:
         UsageError: For a k below 1 or above the size of the bank, or a temperature that is not positive.
-        GrocoError: If the features do not fit together, are not finite, or the bank has a single class.
+        GrocoError: If the features do not fit together, or are not finite.
     """
     check_votes(ks, temperature, len(train_features))
     neighbours = find_neighbours(train_features, test_features, max(ks), device=torch.device(device))

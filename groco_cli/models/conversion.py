@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from groco_cli.models.encoder import Encoder, EncoderMetadata, create_encoder
@@ -26,12 +26,17 @@ def save_checkpoint(path: Path, encoder: Encoder, heads: Mapping[str, Mapping[st
         path: Where to; written straight, so give a temporary path (`files.atomic_write`).
         encoder: The encoder; its `metadata` are written with it.
         heads: State dictionaries by name.
+
+    Raises:
+        OSError: If it cannot be written.
     """
     tensors = {f"encoder.{name}": tensor for name, tensor in encoder.backbone.state_dict().items()}
     for head, state in heads.items():
         tensors |= {f"{head}.{name}": tensor for name, tensor in state.items()}
     metadata = dataclasses.asdict(encoder.metadata) | {"feature_dim": encoder.feature_dim}
-    save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, path, {_KEY: json.dumps(metadata)})
+    plain = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
+    # Not `save_file`: where the disk is full it raises an error of its own, which is no OSError.
+    path.write_bytes(save(plain, {_KEY: json.dumps(metadata)}))
 
 
 def read_metadata(path: Path) -> EncoderMetadata:
@@ -84,5 +89,9 @@ def _metadata(path: Path, stored: dict[str, str] | None) -> EncoderMetadata:
     if not stored or _KEY not in stored:
         raise ValueError(f"{path} is a safetensors file, but not one of groco's")
     known = {field.name for field in dataclasses.fields(EncoderMetadata)}
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(stored[_KEY]).items()}
-    return EncoderMetadata(**{k: v for k, v in values.items() if k in known})
+    try:
+        values: dict[str, Any] = {k: v for k, v in json.loads(stored[_KEY]).items() if k in known}
+        values |= {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+        return EncoderMetadata(**values)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} has damaged metadata ({error})") from error

@@ -8,12 +8,10 @@ import typer
 from groco_cli import console, options
 from groco_cli.errors import UsageError
 
-_RECIPES = "the recipe's"
-
 
 def _own(help_text: str, *names: str) -> Any:
     """An option that overrides one value of the recipe."""
-    return typer.Option(*names, help=help_text, show_default=_RECIPES)
+    return typer.Option(*names, help=help_text, show_default=False)
 
 
 def pretrain(
@@ -67,7 +65,8 @@ def pretrain(
     """Pre-train an encoder without labels; with no argument, on the embedded digits.
 
     A run goes to a folder of its own: settings.toml, metrics.jsonl, checkpoints/latest.safetensors, plots/curves.png.
-    Ctrl-C finishes the step, saves and stops; --resume goes on. Options override --config, which overrides the recipe.
+    Ctrl-C finishes the step, saves and stops; --resume goes on. What no option says comes from --config, and what that
+    does not say from the recipe.
     """
     from groco_cli.engine import configuration, run_folder, trainer
     from groco_cli.engine.metrics import read_metrics

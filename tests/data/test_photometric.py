@@ -88,7 +88,7 @@ def test_masked_changes_equal_torchvisions_and_leave_the_others_alone():
     pairs = [
         (photometric.flip, tvf.horizontal_flip),
         (photometric.greyscale, lambda image: tvf.rgb_to_grayscale(image, num_output_channels=3)),
-        (photometric.solarise, lambda image: tvf.solarize(image, 128 / 255)),
+        (photometric.solarise, lambda image: tvf.solarize(image, 0.5)),
     ]
     for ours, theirs in pairs:
         for chosen in (mask, torch.zeros(16, dtype=torch.bool), torch.ones(16, dtype=torch.bool)):
@@ -123,7 +123,7 @@ def test_blur_of_photographs_is_near_pillows():
         image = tvf.pil_to_tensor(small)[None] / 255
         error = (gaussian_blur(image, torch.tensor([sigma]), 6)[0] * 255 - pillows).abs()
         assert error.mean() < 1
-        assert error.max() < 16
+        assert error[:, 8:-8, 8:-8].max() < 8  # Pillow repeats the border's pixels, torchvision mirrors there
 
 
 def test_normalise_equals_torchvisions():
@@ -167,7 +167,7 @@ def naive_augment(image: Tensor, dose: Photometric, draws: list[float]) -> Tenso
         for u, s in [(brightness, dose.brightness), (contrast, dose.contrast), (saturation, dose.saturation)]:
             low, high = max(0, 1 - s), 1 + s
             factors.append(low + u * (high - low) if s else None)
-        factors.append(-dose.hue + u_span(hue, dose.hue) if dose.hue else None)
+        factors.append(dose.hue * (2 * hue - 1) if dose.hue else None)
         image = naive_jitter(image, factors, list(itertools.permutations(range(4)))[int(24 * order)])
     if grey < dose.grey_probability:
         image = tvf.rgb_to_grayscale(image, num_output_channels=3)
@@ -176,12 +176,8 @@ def naive_augment(image: Tensor, dose: Photometric, draws: list[float]) -> Tenso
         width = 2 * math.ceil(3 * high) + 1
         image = tvf.gaussian_blur(image, [width, width], [low + sigma * (high - low)] * 2)
     if solarise < dose.solarise_probability:
-        image = tvf.solarize(image, 128 / 255)
+        image = tvf.solarize(image, 0.5)
     return image
-
-
-def u_span(u: float, half: float) -> float:
-    return 2 * half * u
 
 
 @pytest.mark.parametrize(
@@ -198,10 +194,7 @@ def test_augment_equals_a_chain_of_torchvision_calls(dose: Photometric):
     before = images.clone()
     found = augment(images, dose, draws)
     assert torch.equal(images, before)
-    # Rounding can carry a value over the solarise threshold, which inverts it.
-    error = (found - expected).abs()
-    assert (error > 2e-5).float().mean() < 1e-4
-    assert error.quantile(0.999) < 2e-5
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
 
 
 def test_an_images_result_does_not_depend_on_its_batch():
@@ -212,6 +205,15 @@ def test_an_images_result_does_not_depend_on_its_batch():
     torch.testing.assert_close(shuffled, together[torch.from_numpy(order)], rtol=0, atol=2e-6)
     alone = torch.cat([augment(images[i : i + 1], DINO, draws[i : i + 1]) for i in range(40)])
     torch.testing.assert_close(alone, together, rtol=0, atol=2e-6)
+
+
+def test_large_images_are_changed_as_small_batches_are():
+    images, draws = pictures(20, 224, 160), draw(20)
+    dose = replace(DINO, blur_probability=1.0)
+    expected = torch.stack([naive_augment(i, dose, row) for i, row in zip(images, draws.tolist(), strict=True)])
+    torch.testing.assert_close(augment(images, dose, draws), expected, rtol=0, atol=2e-5)
+    striped = images.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(augment(striped, dose, draws), expected, rtol=0, atol=2e-5)
 
 
 def test_nothing_changes_where_nothing_is_asked_for():

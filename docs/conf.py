@@ -1,0 +1,6 @@
+"""Sphinx: these pages as HTML (`make docs`)."""
+
+project = "groco"
+extensions = ["myst_parser"]
+html_theme = "alabaster"
+exclude_patterns = ["make_reference.py"]

@@ -1,0 +1,64 @@
+"""Real data, and small pictures in folders, for every test that asks for them."""
+
+import hashlib
+import tarfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from PIL import Image
+
+DATA = Path(__file__).parents[2] / "shared/data"
+
+
+def archive(name: str) -> Path:
+    """An archive of real data; the test is skipped where it is absent."""
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def cifar_root(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that holds cifar-10-batches-py: what `--data-root` wants. Unpacked once, kept in pytest's cache."""
+    tar = archive("cifar10/cifar-10-batches-py.tar.xz")
+    cache = getattr(pytestconfig, "cache", None)
+    root = cache.mkdir("cifar10") if cache else tmp_path_factory.mktemp("cifar10")
+    unpacked = root / "cifar-10-batches-py"
+    if not unpacked.exists():
+        with TemporaryDirectory(dir=root) as folder, tarfile.open(tar) as file:
+            file.extractall(folder, filter="data")
+            with suppress(OSError):  # another session was quicker
+                (Path(folder) / unpacked.name).rename(unpacked)
+    return root
+
+
+@pytest.fixture(scope="session")
+def imagenet_jpegs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A flat folder of 250 real JPEGs of ImageNet, of differing size, some greyscale."""
+    tar = archive("imagenet-sample/imagenet-sample-000000.tar")
+    folder = tmp_path_factory.mktemp("imagenet")
+    with tarfile.open(tar) as file:
+        jpegs = [member for member in file.getmembers() if member.name.endswith(".jpg")]
+        file.extractall(folder, members=jpegs, filter="data")
+    return folder
+
+
+@pytest.fixture
+def picture_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Draws small pictures, each in noise of its own: `picture_folder("cat/0.png", "dog/1.jpg")` returns the folder."""
+
+    def draw(*names: str, size: tuple[int, int] = (10, 8)) -> Path:
+        for name in names:
+            path = tmp_path / "pictures" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4])
+            noise = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+            Image.fromarray(noise).save(path)
+        return tmp_path / "pictures"
+
+    return draw

@@ -1,0 +1,31 @@
+"""A run small enough for a test."""
+
+from pathlib import Path
+
+import pytest
+
+from groco_cli.engine.configuration import override
+from groco_cli.engine.recipes import RECIPES
+from groco_cli.engine.settings import PretrainSettings
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> PretrainSettings:
+    """Three epochs of three steps on 100 digits, in fp32 on the CPU."""
+    return override(
+        RECIPES["digits"].settings,
+        {
+            "data": {"subset": 100},
+            "model": {"projector_hidden": 32, "projector_out": 16},
+            "loss": {"num_negatives": 5},
+            "optim": {"batch_size": 32, "epochs": 3},
+            "run": {
+                "output": str(tmp_path / "run"),
+                "device": "cpu",
+                "precision": "fp32",
+                "log_every": 1,
+                "knn_every": 0,
+            },
+        },
+        "test",
+    )

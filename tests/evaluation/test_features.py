@@ -1,0 +1,114 @@
+"""Features against a loop over single pictures, prepared by Pillow."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from groco_cli.data.sources import FileSource, MemorySource
+from groco_cli.errors import GrocoError
+from groco_cli.evaluation.features import extract_features
+from groco_cli.models import Encoder, EncoderMetadata, create_encoder
+
+CPU = torch.device("cpu")
+PICTURES = EncoderMetadata(arch="pixels", image_size=24, resize=28, mean=(0.1, 0.5, 0.9), std=(0.2, 0.3, 0.4))
+
+
+def extracted(encoder: Encoder, source: MemorySource | FileSource, *, workers: int = 0, **options: object) -> Tensor:
+    return extract_features(encoder, source, device=CPU, workers=workers, **options)
+
+
+def prepared(picture: Image.Image) -> Tensor:
+    """Shorter side 28 by Pillow's bicubic, the central 24 by 24, normalised."""
+    shorter = min(picture.size)
+    width, height = (round(side * 28 / shorter) for side in picture.size)
+    left, top = round((width - 24) / 2), round((height - 24) / 2)
+    cut = picture.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + 24, top + 24))
+    pixels = (np.asarray(cut) / 255 - np.array(PICTURES.mean)) / np.array(PICTURES.std)
+    return torch.from_numpy(pixels.transpose(2, 0, 1)).float()
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    """A small network with BNs, in training mode, whose statistics are not those of a start."""
+    torch.manual_seed(0)
+    encoder = create_encoder(EncoderMetadata(arch="test_resnet", image_size=32, resize=32))
+    encoder(torch.randn(8, 3, 32, 32))
+    return encoder
+
+
+@pytest.fixture
+def files(picture_folder: Callable[..., Path]) -> FileSource:
+    names = [f"{number}.png" for number in range(7)]
+    folder = picture_folder(*names[:4], size=(60, 45))
+    picture_folder(*names[4:], size=(30, 40))
+    return FileSource(tuple(folder / name for name in names), None, ())
+
+
+@pytest.mark.parametrize("count", [1, 8, 10])
+def test_every_picture_is_seen_once_in_order_the_last_batch_partial(encoder: Encoder, noise, count: int):
+    source, counted = noise(count), []
+    features = extracted(encoder, source, batch_size=4, advance=counted.append)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (encoder.metadata.mean, encoder.metadata.std))
+    encoder.eval()
+    with torch.no_grad():
+        expected = torch.cat([encoder(((image / 255 - mean) / std)[None]) for image in source.images])
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+    assert counted == {1: [1], 8: [4, 4], 10: [4, 4, 2]}[count]
+    assert (features.dtype, features.device, features.requires_grad) == (torch.float32, CPU, False)
+
+
+def test_files_are_resized_cropped_and_normalised_as_their_checkpoint_says(files: FileSource):
+    features = extracted(Encoder(nn.Flatten(), 3 * 24 * 24, PICTURES), files, batch_size=3)
+    expected = torch.stack([prepared(Image.open(path)) for path in files.paths])
+    error = (features.view(7, 3, 24, 24) - expected).abs() * torch.tensor(PICTURES.std).view(3, 1, 1) * 255
+    assert error.max() < 1.01  # one grey value: where the two round
+
+
+def test_pictures_in_memory_and_in_files_are_shown_alike(files: FileSource):
+    encoder = Encoder(nn.Flatten(), 3 * 24 * 24, PICTURES)
+    for numbers in (range(4), range(4, 7)):
+        in_memory = MemorySource(torch.stack([files.load(i) for i in numbers]), None, ())
+        in_files = FileSource(tuple(files.paths[i] for i in numbers), None, ())
+        torch.testing.assert_close(extracted(encoder, in_memory), extracted(encoder, in_files), rtol=0, atol=0)
+
+
+def test_workers_change_nothing(files: FileSource):
+    encoder = Encoder(nn.Flatten(), 3 * 24 * 24, PICTURES)
+    alone = extracted(encoder, files, batch_size=2)
+    torch.testing.assert_close(extracted(encoder, files, batch_size=2, workers=2), alone, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_encoder_is_left_as_it_was(encoder: Encoder, noise, training: bool):
+    encoder.train(training)
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    extracted(encoder, noise(6), batch_size=4)
+    torch.testing.assert_close(encoder.state_dict(), before, rtol=0, atol=0)
+    assert {module.training for module in encoder.modules()} == {training}
+    encoder.train()(torch.randn(4, 3, 32, 32)).sum().backward()  # and can still learn
+
+
+def test_a_picture_that_cannot_be_decoded_is_told_by_name(files: FileSource):
+    files.paths[5].write_bytes(b"no picture")
+    with pytest.raises(GrocoError, match=r"cannot decode .*5\.png"):
+        extracted(Encoder(nn.Flatten(), 3 * 24 * 24, PICTURES), files)
+
+
+def test_the_first_picture_whose_feature_is_not_finite_is_told(noise):
+    class Damaged(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            features = images.flatten(1)[:, :5].clone()
+            features[images.flatten(1).mean(dim=1) > 0.2] = torch.nan
+            return features
+
+    source = noise(9)
+    source.images.copy_(torch.zeros_like(source.images))
+    source.images[6:] = 255
+    metadata = EncoderMetadata(arch="damaged", image_size=32, resize=32, mean=(0.0,) * 3, std=(1.0,) * 3)
+    with pytest.raises(GrocoError, match="feature of image 6 is not finite"):
+        extracted(Encoder(Damaged(), 5, metadata), source, batch_size=4)

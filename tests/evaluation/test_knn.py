@@ -1,0 +1,217 @@
+"""k-NN against a double loop in float64, against scikit-learn, and against cases worked by hand."""
+
+import math
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
+
+from groco_cli.errors import GrocoError, UsageError
+from groco_cli.evaluation.knn import KS, KNNScore, find_neighbours, knn_classify, score_neighbours
+
+CPU = torch.device("cpu")
+
+
+def features(count: int, dim: int = 6, seed: int = 0) -> Tensor:
+    """Of lengths between 0.1 and 10, for k-NN has to normalise them."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = 10 ** (torch.rand(count, 1, generator=generator) * 2 - 1)
+    return torch.randn(count, dim, generator=generator) * lengths
+
+
+def labels(count: int, classes: int, seed: int = 0) -> Tensor:
+    return torch.randint(classes, (count,), generator=torch.Generator().manual_seed(seed))
+
+
+def assert_same(found: KNNScore, expected: KNNScore) -> None:
+    assert astuple(found) == pytest.approx(astuple(expected))
+
+
+@pytest.mark.parametrize("temperature", [0.02, 0.07, 1.0, 50.0])
+@pytest.mark.parametrize("classes", [2, 7, 40])
+def test_equals_a_naive_loop_for_every_k(naive_knn, classes: int, temperature: float):
+    bank, queries = features(40), features(25, seed=1)
+    bank_labels, truth = labels(40, classes), labels(25, classes, seed=1)
+    ks = range(1, 41, 3)
+    scores = knn_classify(bank, bank_labels, queries, truth, ks, temperature)
+    assert list(scores) == list(ks)
+    for k in ks:
+        assert_same(scores[k], naive_knn(bank, bank_labels, queries, truth, k, temperature))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_any_type_of_feature_is_taken(naive_knn, dtype: torch.dtype):
+    bank, queries = features(30).to(dtype), features(20, seed=1).to(dtype)
+    bank_labels, truth = labels(30, 5), labels(20, 5, seed=1)
+    scores = knn_classify(bank, bank_labels, queries, truth, (1, 7))
+    for k, score in scores.items():
+        assert_same(score, naive_knn(bank, bank_labels, queries, truth, k, 0.07))
+
+
+def test_equals_scikit_learns_weighted_classifier():
+    bank, queries = features(300, dim=16), features(200, dim=16, seed=1)
+    bank_labels, truth = labels(300, 4), labels(200, 4, seed=1)
+    scores = knn_classify(bank, bank_labels, queries, truth)
+    assert tuple(scores) == KS == (1, 10, 20)
+    for k, score in scores.items():
+        theirs = KNeighborsClassifier(
+            k, metric="cosine", algorithm="brute", weights=lambda distances: np.exp((1 - distances) / 0.07)
+        ).fit(bank.double(), bank_labels)
+        assert score.correct == (theirs.predict(queries.double()) == truth.numpy()).sum()
+        assert score.total == 200
+        assert score.top1 == score.correct / 200
+
+
+def test_more_queries_than_are_counted_at_once(naive_knn):
+    bank, queries = features(12, dim=2), features(4100, dim=2, seed=1)
+    bank_labels, truth = labels(12, 3), labels(4100, 3, seed=1)
+    scores = knn_classify(bank, bank_labels, queries, truth, (3,))
+    assert_same(scores[3], naive_knn(bank, bank_labels, queries, truth, 3, 0.07))
+
+
+def test_votes_are_weighed_by_hand():
+    # Cosines 1 of class 0, 0.8 and 0.8 of class 1: e^(1/T) against 2 e^(0.8/T), which is more from T = 0.2 / ln 2 on.
+    bank = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.8, -0.6]])
+    query, of_bank = torch.tensor([[1.0, 0.0]]), torch.tensor([0, 1, 1])
+    even = 0.2 / math.log(2)
+    for temperature, winner in ((even * 0.99, 0), (even * 1.01, 1)):
+        for truth in (0, 1):
+            score = knn_classify(bank, of_bank, query, torch.tensor([truth]), (3,), temperature)[3]
+            assert (score.correct, score.top5) == (int(truth == winner), 1.0)
+
+
+@pytest.mark.parametrize("bank_labels", [[5, 2, 9], [9, 5, 2], [2, 9, 5]])
+def test_of_equal_votes_the_lower_class_comes_first(bank_labels: list[int]):
+    bank, query = torch.tensor([[2.0, 0.0]] * 3), torch.tensor([[1.0, 0.0]])
+    correct = {
+        truth: knn_classify(bank, torch.tensor(bank_labels), query, torch.tensor([truth]), (3,))[3].correct
+        for truth in (2, 5, 9)
+    }
+    assert correct == {2: 1, 5: 0, 9: 0}
+
+
+def test_the_sixth_of_equal_votes_is_not_among_five():
+    bank, query = torch.ones(6, 3), torch.ones(1, 3)
+    for truth in range(6):
+        score = knn_classify(bank, torch.tensor([3, 1, 5, 0, 2, 4]), query, torch.tensor([truth]), (6,))[6]
+        assert score.top5 == (truth < 5)
+
+
+def test_a_class_without_a_vote_is_not_among_five():
+    # Of two classes, one has all the votes: the other comes second, but by none.
+    bank, of_bank = torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([1, 0])
+    score = knn_classify(bank, of_bank, torch.tensor([[1.0, 0.1]]), torch.tensor([0]), (1, 2))
+    assert (score[1].top5, score[2].top5) == (0.0, 1.0)
+
+
+def test_a_class_that_the_bank_lacks_is_never_right(naive_knn):
+    bank, queries = features(20), features(12, seed=1)
+    bank_labels, truth = labels(20, 3), labels(12, 3, seed=1)
+    truth[::2] = torch.tensor([3, 4, 7, 100, 3, 5])
+    scores = knn_classify(bank, bank_labels, queries, truth, (20,))
+    assert_same(scores[20], naive_knn(bank, bank_labels, queries, truth, 20, 0.07))
+    assert scores[20].top5 == 0.5
+
+
+def test_length_does_not_count():
+    bank, queries, of_bank, truth = features(30), features(20, seed=1), labels(30, 3), labels(20, 3, seed=1)
+    longer = features(1, dim=30, seed=2).abs().T
+    scores = knn_classify(bank, of_bank, queries, truth, (1, 9))
+    assert knn_classify(bank * longer, of_bank, queries * 1000, truth, (1, 9)) == scores
+
+
+@pytest.mark.parametrize("k", [1, 4, 19])
+def test_leave_one_out_finds_the_nearest_others(k: int):
+    bank = features(20)
+    found = find_neighbours(bank, None, k, device=CPU)
+    unit = bank.double() / bank.double().norm(dim=1, keepdim=True)
+    for row in range(20):
+        others = [other for other in range(20) if other != row]
+        nearest = sorted(others, key=lambda other: -float(unit[row] @ unit[other]))[:k]
+        assert found.rows[row].tolist() == nearest
+        expected = torch.stack([unit[row] @ unit[other] for other in nearest])
+        torch.testing.assert_close(found.similarities[row].double(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 5, 10, 29])
+def test_leave_one_out_among_exact_copies_leaves_out_the_image_itself(k: int):
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    bank = features(6).repeat(5, 1)[order]  # six pictures, five times each
+    found = find_neighbours(bank, None, k, device=CPU)
+    unit = bank.double() / bank.double().norm(dim=1, keepdim=True)
+    cosines = unit @ unit.T
+    for row in range(30):
+        rows = found.rows[row].tolist()
+        assert row not in rows
+        assert len(set(rows)) == k
+        nearest = sorted((float(cosines[row, other]) for other in range(30) if other != row), reverse=True)[:k]
+        torch.testing.assert_close(cosines[row, rows], torch.tensor(nearest, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("copies", [1, 4])
+def test_leave_one_out_scores_equal_a_naive_loop(naive_knn, copies: int):
+    bank, of_bank = features(24).repeat(copies, 1), labels(24, 4).repeat(copies)
+    for k in (1, 2, 3, 5, 10, 23):
+        found = find_neighbours(bank, None, k, device=CPU)
+        scores = score_neighbours(found, of_bank, of_bank, ks=(k,), temperature=0.07)
+        assert_same(scores[k], naive_knn(bank, of_bank, None, of_bank, k, 0.07))
+
+
+def test_neighbours_found_once_serve_every_smaller_k():
+    bank, of_bank, queries, truth = features(30), labels(30, 4), features(20, seed=1), labels(20, 4, seed=1)
+    found = find_neighbours(bank, queries, 15, device=CPU)
+    together = score_neighbours(found, of_bank, truth, ks=(2, 15), temperature=0.07)
+    assert together == {k: knn_classify(bank, of_bank, queries, truth, (k,))[k] for k in (2, 15)}
+
+
+def test_strided_features_are_read_rightly():
+    bank, of_bank, queries, truth = features(30), labels(30, 4), features(20, seed=1), labels(20, 4, seed=1)
+    strided = [x.T.contiguous().T for x in (bank, queries)]
+    scores = knn_classify(bank, of_bank, queries, truth, (5,))
+    assert knn_classify(strided[0], of_bank, strided[1], truth, (5,)) == scores
+
+
+def test_inputs_are_left_as_they_were():
+    inputs = features(30), labels(30, 4), features(20, seed=1), labels(20, 4, seed=1)
+    before = [x.clone() for x in inputs]
+    knn_classify(*inputs, (5,))
+    torch.testing.assert_close(list(inputs), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("part", "name"), [(0, "bank"), (2, "queries")])
+def test_a_feature_that_is_not_finite_is_told(value: float, part: int, name: str):
+    inputs = [features(10), labels(10, 3), features(5, seed=1), labels(5, 3)]
+    inputs[part][3, 2] = value
+    with pytest.raises(GrocoError, match=f"a feature of the {name} is not finite"):
+        knn_classify(*inputs, (1,))
+
+
+def test_features_of_different_length_are_told():
+    with pytest.raises(GrocoError, match="bank has features of length 6, the queries of 4"):
+        knn_classify(features(10), labels(10, 3), features(5, dim=4), labels(5, 3), (1,))
+
+
+@pytest.mark.parametrize(
+    ("ks", "told"),
+    [((1, 11), "--k 11 is more than the 10 images"), ((0, 1), "--k 0: at least one"), ((-3,), "--k -3"), ((), "--k 0")],
+)
+def test_a_number_of_neighbours_that_cannot_be_is_told(ks: tuple[int, ...], told: str):
+    with pytest.raises(UsageError, match=told) as caught:
+        knn_classify(features(10), labels(10, 3), features(5), labels(5, 3), ks)
+    assert "--k" in caught.value.hint
+
+
+@pytest.mark.parametrize("temperature", [0.0, -0.07, math.nan])
+def test_a_temperature_that_is_not_positive_is_told(temperature: float):
+    with pytest.raises(UsageError, match=f"--temperature {temperature} must be positive") as caught:
+        knn_classify(features(10), labels(10, 3), features(5), labels(5, 3), (1,), temperature)
+    assert "0.07" in caught.value.hint
+
+
+def test_a_bank_of_one_class_is_told():
+    with pytest.raises(GrocoError, match="single class"):
+        knn_classify(features(10), torch.full((10,), 4), features(5), labels(5, 3), (1,))

@@ -1,0 +1,36 @@
+import pytest
+
+from groco_cli.errors import GrocoError, UsageError, did_you_mean
+
+
+@pytest.mark.parametrize(("kind", "exit_code"), [(GrocoError, 1), (UsageError, 2)])
+def test_an_error_carries_its_message_hint_and_exit_code(kind: type[GrocoError], exit_code: int):
+    error = kind("no folder x", "type y")
+    assert (str(error), error.message, error.hint, error.exit_code) == (
+        "no folder x",
+        "no folder x",
+        "type y",
+        exit_code,
+    )
+    assert kind("no folder x").hint == ""
+
+
+def test_a_wrong_use_is_caught_as_an_error_of_groco():
+    assert issubclass(UsageError, GrocoError)
+
+
+def test_the_nearest_name_is_suggested_first():
+    assert did_you_mean("cifar", ["digits", "cifar100", "cifar10"]) == "did you mean 'cifar10' or 'cifar100'?"
+
+
+def test_at_most_three_names_are_suggested():
+    assert did_you_mean("view", [f"view{i}" for i in range(9)]).count(" or ") == 2
+
+
+def test_nothing_is_suggested_where_nothing_is_near():
+    assert did_you_mean("imagenet", ["digits", "cifar10"]) == ""
+    assert did_you_mean("imagenet", []) == ""
+
+
+def test_choices_may_be_any_iterable():
+    assert did_you_mean("digit", iter({"digits": 1})) == "did you mean 'digits'?"
