@@ -192,7 +192,7 @@ def evaluation_batches(
 def default_workers(device: torch.device) -> int:
     """Worker processes where none are asked for: all cores but one beside a GPU, none beside a CPU's own work.
 
-    Threads that compute on a CPU wait for each other actively, and a worker that takes one's core makes all of them wait:
+    Threads that compute on a CPU wait for each other actively, and a worker that takes the core of one makes all wait:
     decoding in between is much faster.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -41,7 +41,7 @@ _PAPER = Recipe(
 # The group-ordering loss has small gradients at β = 1, so a short run wants larger steps than the paper's.
 _CIFAR10_QUICK = Recipe(
     purpose="a check on real photographs in minutes on two CPU cores: 10,000 CIFAR-10 images, 16 epochs",
-    expected="k-NN (k=20, 2,000 test images) from 21 % untrained to about 47 %",
+    expected="k-NN (k=20, 2,000 test images) about 50 %, above raw pixels (39 %) and the untrained encoder (19 %)",
     settings=PretrainSettings(
         recipe="cifar10-quick",
         data=DataSettings(data="cifar10", subset=10_000),

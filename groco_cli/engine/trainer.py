@@ -102,7 +102,7 @@ def _build_model(settings: PretrainSettings) -> Siamese:
     try:
         encoder = create_encoder(metadata)
     except ValueError as error:
-        raise UsageError(f"--arch {model.arch}: {error}") from error
+        raise UsageError(f"--arch {model.arch}: {error}", "timm.list_models() has the names") from error
     return Siamese(
         encoder,
         Projector(

@@ -145,9 +145,10 @@ def group_ordering_loss(values: Tensor, group_size: int, *, beta: float = 1.0) -
     """
     size = values.shape[1]
     mass = SortingNetwork(size, beta=beta).group_mass(values, group_size)
-    in_group = (torch.arange(size, device=mass.device) < group_size).to(mass.dtype).expand_as(mass)
-    # Rounding can leave a mass a hair outside [0, 1], which the cross-entropy refuses.
-    return F.binary_cross_entropy(mass.clamp(0, 1), in_group, reduction="none").mean(dim=1)
+    in_own_group = torch.where(torch.arange(size, device=mass.device) < group_size, mass, 1 - mass)
+    # The cross-entropy against 1[i ≤ K]. Rounding can leave a mass a hair outside [0, 1]; NaN stays NaN, where torch's
+    # own function would stop the program, on a GPU without a word of why.
+    return -in_own_group.clamp(torch.finfo(mass.dtype).tiny, 1).log().mean(dim=1)
 
 
 def _full_precision(x: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from groco_cli.models.small_maps import multiply_small_maps
+
 STEMS = ("imagenet", "small")
 
 
@@ -76,6 +78,7 @@ def create_encoder(metadata: EncoderMetadata) -> Encoder:
     backbone = _create_backbone(metadata.arch, metadata.image_size)
     if metadata.stem == "small":
         _shrink_stem(backbone, metadata.arch)
+    multiply_small_maps(backbone)
     return Encoder(backbone, _feature_dim(backbone, metadata.image_size), metadata)
 
 

@@ -102,9 +102,7 @@ def test_the_paper_s_recipe_is_the_published_one():
         warmup_epochs=1,
     )
     assert settings.optim.peak_learning_rate == 24.0
-    assert settings.loss == LossSettings(
-        num_negatives=10, beta=1.0, preorder=True, stop_gradient=True, variant="paper"
-    )
+    assert settings.loss == LossSettings(num_negatives=10, beta=1.0, preorder=True, stop_gradient=True, variant="paper")
     assert settings.views == ViewSettings(augmentation="dino", views=2, local_views=0, image_size=224)
     assert dataclasses.asdict(settings.model) == {
         "arch": "resnet50",

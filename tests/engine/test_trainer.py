@@ -28,9 +28,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def figures(folder: Path) -> list[dict[str, object]]:
     """The metrics, without what a clock says."""
-    return [
-        {k: v for k, v in line.items() if k not in TIMES} for line in read_metrics(RunFolder(folder).metrics)
-    ]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in read_metrics(RunFolder(folder).metrics)]
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIGINT) -> None:
@@ -83,9 +81,10 @@ def assert_equal_weights(a: Path, b: Path) -> None:
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tiny, tmp_path, monkeypatch, step, optimizer):
     settings = override(tiny, {"optim": {"optimizer": optimizer, "learning_rate": 0.1}}, "test")
     whole = pretrain(override(settings, {"run": {"output": str(tmp_path / "whole")}}, "test"))
-    with monkeypatch.context() as patch, pytest.raises(Interrupted, match=f"after step {step} of 9") as caught:
+    with monkeypatch.context() as patch:
         stop_at(patch, step)
-        pretrain(settings)
+        with pytest.raises(Interrupted, match=f"after step {step} of 9") as caught:
+            pretrain(settings)
     assert caught.value.exit_code == 130
     folder = RunFolder(Path(settings.run.output))
     load_encoder(folder.latest)
@@ -109,9 +108,10 @@ def test_signals_are_handled_as_before_once_a_run_is_over(tiny):
 
 
 def test_a_damaged_state_is_refused(tiny, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+    with monkeypatch.context() as patch:
         stop_at(patch, 4)
-        pretrain(tiny)
+        with pytest.raises(Interrupted):
+            pretrain(tiny)
     folder = RunFolder(Path(tiny.run.output))
     folder.state.write_bytes(folder.state.read_bytes()[:1000])
     with pytest.raises(GrocoError, match="damaged"):

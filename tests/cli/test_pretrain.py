@@ -1,0 +1,243 @@
+"""`groco pretrain` and `groco knn` as they are typed: results, Ctrl-C, and what a mistake looks like."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from groco_cli.engine.run_folder import RunFolder
+from groco_cli.models import load_encoder
+
+TINY = (
+    "--subset",
+    "100",
+    "--batch-size",
+    "32",
+    "--negatives",
+    "5",
+    "--projector-hidden",
+    "32",
+    "--projector-out",
+    "16",
+)
+TINY += ("--device", "cpu", "--precision", "fp32", "--log-every", "1", "--knn-every", "0")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """The folder of a run of two epochs."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    made = subprocess.run(
+        [sys.executable, "-m", "groco_cli", "pretrain", *TINY, "--epochs", "2", "--output", str(run)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert made.stdout
+    return run
+
+
+def test_results_go_to_stdout_and_progress_to_stderr(run_groco, tmp_path):
+    made = run_groco("pretrain", *TINY, "--epochs", "1", "--output", str(tmp_path / "run"), "--json")
+    assert made.returncode == 0, made.stderr
+    printed = json.loads(made.stdout)
+    assert printed["checkpoint"] == str(tmp_path / "run/checkpoints/latest.safetensors")
+    assert 0 <= printed["knn"]["untrained"] <= 1
+    for said in ("digits (embedded): 100 images", "cpu", "fp32", "recipe     digits", "epoch 1/1", "waiting"):
+        assert said in made.stderr
+    assert len(made.stderr.splitlines()) < 15
+
+
+def test_quiet_says_nothing_but_the_result(run_groco, tmp_path):
+    made = run_groco("-q", "pretrain", *TINY, "--epochs", "1", "--output", str(tmp_path / "run"), "--json")
+    assert made.stderr == ""
+    assert json.loads(made.stdout)
+
+
+def test_knn_takes_everything_from_the_checkpoint(run_groco, trained):
+    shown = run_groco("knn", str(trained / "checkpoints/latest.safetensors"), "--k", "20", "--k", "1", "--json")
+    assert shown.returncode == 0, shown.stderr
+    printed = json.loads(shown.stdout)
+    assert list(printed["knn"]) == ["1", "20"]
+    assert printed["knn"]["20"]["total"] == printed["queries"] == 360
+    assert (printed["bank"], printed["protocol"]) == (2874, "train/test")
+    assert printed["knn"]["1"]["top1"] == printed["knn"]["1"]["correct"] / 360
+    assert printed["backend"] == "FAISS IndexFlatIP, exact, CPU"
+
+
+def test_knn_shows_baselines_in_a_table(run_groco, trained):
+    checkpoint = str(trained / "checkpoints/latest.safetensors")
+    shown = run_groco("knn", checkpoint, "--k", "5", "--bank-size", "300", "--query-size", "50", "--baselines")
+    assert shown.returncode == 0, shown.stderr
+    for word in ("untrained", "pixels", "trained", "top-1", "top-5", "/50", "FAISS", "T 0.07"):
+        assert word in shown.stdout
+
+
+def test_knn_without_a_checkpoint_takes_the_newest_run(run_groco, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert run_groco("pretrain", *TINY, "--epochs", "1").returncode == 0
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["digits", "digits-2"]
+    shown = run_groco("knn", "--k", "1", "--json")
+    assert json.loads(shown.stdout)["checkpoint"] == "runs/digits-2/checkpoints/latest.safetensors"
+
+
+def test_a_folder_without_test_images_is_scored_leave_one_out(run_groco, trained, picture_folder):
+    folder = picture_folder(*(f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(6)))
+    checkpoint = str(trained / "checkpoints/latest.safetensors")
+    shown = run_groco("knn", checkpoint, "--data", str(folder), "--k", "3", "--json")
+    printed = json.loads(shown.stdout)
+    assert (printed["protocol"], printed["bank"], printed["queries"]) == ("leave-one-out", 12, 12)
+
+
+def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "groco_cli", "pretrain", *arguments], stderr=subprocess.PIPE, text=True, cwd=cwd
+    )
+
+
+def wait_for_step(run: RunFolder, step: int) -> None:
+    for _ in range(1200):
+        if run.metrics.exists() and f'"step": {step}' in run.metrics.read_text():
+            return
+        time.sleep(0.1)
+    raise AssertionError("the run did not come that far")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_leaves_a_usable_checkpoint_and_resume_goes_on_from_it(run_groco, tmp_path, monkeypatch, number, code):
+    monkeypatch.chdir(tmp_path)
+    run = RunFolder(tmp_path / "runs/digits")
+    process = start(*TINY, "--epochs", "40", cwd=tmp_path)
+    wait_for_step(run, 5)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("stopped: after step ")
+    assert "groco pretrain --resume" in last
+    assert "Traceback" not in said
+    stopped_at = int(last.split()[3])
+    assert 5 <= stopped_at < 120
+    load_encoder(run.latest)
+
+    resumed = run_groco("pretrain", "--resume", "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"resumed at step {stopped_at}" in resumed.stderr
+    steps = [json.loads(line)["step"] for line in run.metrics.read_text().splitlines() if '"train"' in line]
+    assert steps == list(range(1, 121))
+
+
+def test_resume_of_a_finished_run_changes_nothing(run_groco, trained):
+    before = (trained / "checkpoints/latest.safetensors").read_bytes()
+    assert run_groco("pretrain", "--resume", "--output", str(trained)).returncode == 0
+    assert (trained / "checkpoints/latest.safetensors").read_bytes() == before
+
+
+@pytest.fixture
+def broken(tmp_path, trained, picture_folder) -> dict[str, str]:
+    """Things that are wrong, by name."""
+    checkpoint = trained / "checkpoints/latest.safetensors"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "no-image").mkdir()
+    (tmp_path / "no-image/text.jpg").write_text("no picture")
+    (tmp_path / "truncated.safetensors").write_bytes(checkpoint.read_bytes()[:100_000])
+    (tmp_path / "foreign.safetensors").write_bytes((8).to_bytes(8, "little") + b"{}      ")
+    (tmp_path / "pickle.pth").write_bytes(b"\x80\x04K\x01.")
+    (tmp_path / "file").touch()
+    (tmp_path / "one/cat").mkdir(parents=True)
+    for i in range(8):
+        Image.new("RGB", (20, 20), (i, 0, 0)).save(tmp_path / f"one/cat/{i}.png")
+    flat = picture_folder("1.png", "2.png", "3.png")
+    return {
+        "checkpoint": str(checkpoint),
+        "run": str(trained),
+        "flat": str(flat),
+        **{path.name: str(path) for path in tmp_path.iterdir()},
+        "tmp": str(tmp_path),
+    }
+
+
+MISTAKES = [
+    # what is typed, exit code, what the line says
+    ("pretrain --data {tmp}/absent", 2, "--data", "no such folder"),
+    ("pretrain --data {empty}", 1, "--data", "no image"),
+    ("pretrain --data {no-image} --batch-size 2", 1, "--data", "no decodable image"),
+    ("pretrain --data cifar1", 2, "--data cifar1", "did you mean 'cifar10'"),
+    ("pretrain --data {file}", 2, "--data", "is a file"),
+    ("pretrain --arch resnet5O", 2, "--arch resnet5O", "did you mean 'resnet50'"),
+    ("pretrain --stem tiny", 2, "--stem tiny", "small"),
+    ("pretrain --batch-size 5000", 2, "--batch-size 5000", "2874"),
+    ("pretrain --negatives 300", 2, "--negatives 300", "--negatives 254"),
+    ("pretrain --batch-size many", 2, "--batch-size", "not a valid"),
+    ("pretrain --epochs 0", 2, "--epochs 0", "1 or more"),
+    ("pretrain --recipe digit", 2, "--recipe digit", "did you mean 'digits'"),
+    ("pretrain --config {tmp}/absent.toml", 2, "--config", "settings.toml"),
+    ("pretrain --output {run}", 2, "--output", "--resume"),
+    ("pretrain --output {file}/run", 1, "cannot write", "another place"),
+    ("pretrain --resume --output {tmp}", 2, "--output", "no run"),
+    ("pretrain --resume --output {run} --epochs 7", 2, "--resume", "optim.epochs"),
+    ("pretrain --device cuda:9", 2, "--device cuda:9", "--device auto"),
+    ("pretrain --device gpu", 2, "--device gpu", "type auto"),
+    ("pretrain --bach-size 3", 2, "--bach-size", "--help"),
+    ("knn {tmp}/absent.safetensors", 2, "no checkpoint", "newest run"),
+    ("knn {truncated.safetensors}", 1, "truncated", "whole"),
+    ("knn {foreign.safetensors}", 1, "not one of groco's", "groco wrote"),
+    ("knn {pickle.pth}", 1, "no safetensors", "groco wrote"),
+    ("knn {checkpoint} --k 5000", 2, "--k 5000", "2874"),
+    ("knn {checkpoint} --k 0", 2, "--k 0", "--k 20"),
+    ("knn {checkpoint} --temperature 0", 2, "--temperature", "0.07"),
+    ("knn {checkpoint} --data {one}", 1, "one class (cat)", "two"),
+    ("knn {checkpoint} --data {flat}", 1, "no labels", "sub-folder"),
+    ("nkn", 2, "'nkn'", "did you mean 'knn'"),
+]
+
+
+@pytest.mark.parametrize(("typed", "code", "what", "remedy"), MISTAKES, ids=[mistake[0] for mistake in MISTAKES])
+def test_a_mistake_is_one_line_with_its_remedy_and_leaves_nothing(
+    run_groco, broken, tmp_path, monkeypatch, typed, code, what, remedy
+):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    failed = run_groco(*(word.format(**broken) for word in typed.split(" ")))
+    lines = failed.stderr.strip().splitlines()
+    assert failed.returncode == code, failed.stderr
+    assert failed.stdout == ""
+    assert what in lines[-1]
+    assert remedy in lines[-1]
+    assert [line for line in lines if line.startswith("error:")] == [lines[-1]]
+    assert "Traceback" not in failed.stderr
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_knn_without_any_run_says_what_to_type(run_groco, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    failed = run_groco("knn")
+    assert failed.returncode == 2
+    assert "groco pretrain" in failed.stderr
+
+
+def test_data_can_be_named_by_the_environment(run_groco, tmp_path):
+    failed = run_groco("pretrain", GROCO_DATA=str(tmp_path / "absent"))
+    assert failed.returncode == 2
+    assert str(tmp_path / "absent") in failed.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a terminal is opened through pexpect")
+def test_a_terminal_gets_a_bar_and_a_line_an_epoch(tmp_path):
+    import pexpect
+
+    command = ["-m", "groco_cli", "pretrain", *TINY, "--epochs", "2", "--output", str(tmp_path / "run")]
+    terminal = pexpect.spawn(sys.executable, command, encoding="utf-8", timeout=120, dimensions=(24, 160))
+    terminal.expect("epoch 1/2")
+    terminal.expect("epoch 2/2")
+    terminal.expect(pexpect.EOF)
+    terminal.close()
+    assert terminal.exitstatus == 0
