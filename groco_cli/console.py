@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 _verbosity = 0
 
@@ -76,14 +77,19 @@ def result(data: Mapping[str, Any], shown: RenderableType, *, as_json: bool) -> 
         stdout().print(shown)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A result table: first column to the left, the others (figures) to the right."""
-    made = Table(title=title, title_justify="left", title_style="bold", caption=caption or None, caption_justify="left")
+    made = Table()
     for i, column in enumerate(columns):
         made.add_column(column, justify="right" if i else "left")
     for row in rows:
         made.add_row(*row)
     return made
+
+
+def titled(title: str, shown: RenderableType, caption: str = "") -> Group:
+    """A table with a line above it, and another below, neither broken to its width."""
+    return Group(Text(title, style="bold"), shown, *([Text(caption, style="dim")] if caption else []))
 
 
 def listing(rows: Sequence[Sequence[str]]) -> Table:

@@ -32,9 +32,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files
-        _flush(temporary)
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())
         temporary.replace(path)
-        _flush(path.parent)
+        _flush_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
@@ -46,7 +47,9 @@ def cannot_write(path: Path, error: OSError) -> GrocoError:
     return GrocoError(f"cannot write {path}: {error.strerror or error}", "choose another place or make room there")
 
 
-def _flush(path: Path) -> None:
+def _flush_folder(path: Path) -> None:
+    if os.name != "posix":  # a folder cannot be opened there
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

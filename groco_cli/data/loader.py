@@ -7,6 +7,7 @@ A view depends on (seed, epoch, image, view) alone: not on the batch, the number
 """
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -100,6 +101,7 @@ class ViewLoader:
                 num_workers=workers,
                 pin_memory=device.type == "cuda",
                 persistent_workers=workers > 0,
+                worker_init_fn=_leave_interrupts_to_the_main_process,
             )
 
     def __len__(self) -> int:
@@ -183,6 +185,7 @@ def evaluation_batches(
             collate_fn=_collate,
             num_workers=workers,
             pin_memory=device.type == "cuda",
+            worker_init_fn=_leave_interrupts_to_the_main_process,
         )
         pictures = (batch for (batch,) in _whole(loader))
     for batch in pictures:
@@ -274,6 +277,11 @@ def _whole(loader: DataLoader[list[Tensor] | BadImageError]) -> Iterator[list[Te
             path, reason = batch
             raise GrocoError(f"cannot decode {path}: {reason}", "replace the file or move it away")
         yield batch
+
+
+def _leave_interrupts_to_the_main_process(worker: int) -> None:
+    """A terminal's Ctrl-C goes to every process; the one that trains still wants its batches to finish the step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _turned(images: Tensor, settings: Affine, draws: np.ndarray) -> Tensor:

@@ -1,33 +1,44 @@
-"""Sorting networks as lists of steps: which places are compared with which, and in which direction.
+"""Sorting networks as lists of steps: which places are compared, and which of the two keeps the smaller element.
 
-A step is written per place: `partner[i]` is the place that i is compared with (itself where it idles), and `sign[i]`
-is +1 where i keeps the smaller of the two and -1 where it keeps the larger. Places count from 0 here, from 1 in the
-paper: its first step compares (1,2), (3,4), …, which are places (0,1), (2,3), ….
+Places count from 0 here, from 1 in the paper: its first step compares (1,2), (3,4), …, which are places (0,1), (2,3), ….
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import lru_cache
 
-
-class Step(NamedTuple):
-    """Comparisons that run at the same time."""
-
-    partner: tuple[int, ...]
-    sign: tuple[int, ...]
-
-
-def step(size: int, pairs: list[tuple[int, int]]) -> Step:
-    """The step that leaves the smaller element of each pair in its first place, the larger in its second."""
-    partner, sign = list(range(size)), [1] * size
-    for low, high in pairs:
-        partner[low], partner[high] = high, low
-        sign[high] = -1
-    return Step(tuple(partner), tuple(sign))
+Step = list[tuple[int, int]]  # pairs (place of the smaller, place of the larger), each place in one pair at most
 
 
 def odd_even(size: int) -> list[Step]:
     """Odd-even transposition sort: `size` steps of neighbours, from odd and even places in turn (Figure 3)."""
-    return [step(size, [(i, i + 1) for i in range(s % 2, size - 1, 2)]) for s in range(size)]
+    return [[(i, i + 1) for i in range(s % 2, size - 1, 2)] for s in range(size)]
 
 
-NETWORKS: dict[str, Callable[[int], list[Step]]] = {"odd_even": odd_even}
+def bitonic(size: int) -> list[Step]:
+    """Bitonic sort (Batcher, 1968): about (log₂ size)²/2 steps.
+
+    For a size that is no power of two, the network of the next power is built and its first wires are left out with all
+    their comparisons, as in `diffsort`.
+    """
+    blocks = (size - 1).bit_length()
+    left_out = 2**blocks - size
+    steps = []
+    for block in range(blocks):
+        for stride in (2**i for i in range(block, -1, -1)):
+            step = []
+            for wire in range(left_out, 2**blocks - stride):
+                if wire // stride % 2 == 0:
+                    pair = (wire - left_out, wire + stride - left_out)
+                    descending = wire // 2 ** (block + 1) % 2 == 1
+                    step.append(pair[::-1] if descending else pair)
+            steps.append(step)
+    return steps
+
+
+NETWORKS: dict[str, Callable[[int], list[Step]]] = {"odd_even": odd_even, "bitonic": bitonic}
+
+
+@lru_cache(maxsize=256)
+def steps_of(kind: str, size: int) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
+    """A network's steps, each as (places of the smaller elements, places of the larger); steps without a pair left out."""
+    return tuple(tuple(zip(*step, strict=True)) for step in NETWORKS[kind](size) if step)  # type: ignore[misc]

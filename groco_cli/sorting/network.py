@@ -1,37 +1,32 @@
 """The differentiable sorting network: soft sort, permutation matrix and group mass (section 3.3.1, Eq. 2–4).
 
-One step compares each place with its partner. With p the probability that the two already stand in order, every
-quantity that passes through the step is mixed in the same way,
+One step compares pairs of places. With p the probability that a pair already stands in order, every quantity that passes
+through the step is mixed in the same way,
 
-    mix(v)[i] = p[i] v[i] + (1 - p[i]) v[partner[i]],
+    first' = p first + (1 - p) second,    second' = (1 - p) first + p second,
 
 because the step's permutation matrix P_s is symmetric: P_s x sorts the values a little further (Eq. 2), P_s P_(s-1)…
-builds the permutation matrix (Eq. 4), and a row vector passes through it the other way, v P_s.
-
-That last is why the loss never needs the matrix. It asks for 1ₖᵀP, the first k rows summed, and
-
-    1ₖᵀ P = ((1ₖᵀ P_n) P_(n-1)) … P_1:
-
-run the network forward once, keep each step's probabilities, and pass one row vector back through them. That takes
-O(n) numbers a step instead of O(n²), and gives exactly the column sums of the matrix form.
+builds the permutation matrix (Eq. 4). The loss needs neither; see `groco_cli.sorting.group_mass`.
 """
-
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from groco_cli.sorting.comparators import NETWORKS
+from groco_cli.sorting.comparators import NETWORKS, steps_of
+from groco_cli.sorting.group_mass import group_mass, group_mass_eager
 from groco_cli.sorting.relaxations import RELAXATIONS
 
 
 class SortingNetwork:
     """A sorting network whose conditional swaps are relaxed, in non-descending order.
 
+    Equal values: p is 1/2, so they share both places evenly. Infinite values are ordered before or behind all finite
+    ones with certainty as β allows, but their mixture with finite ones is not finite; NaN makes all of its list NaN.
+
     Args:
         size: Number of elements n to sort, at least 2.
-        kind: "odd_even" (n steps, the paper's).
-        relaxation: "cauchy" (Eq. 3, the paper's).
+        kind: "odd_even" (n steps, the paper's) or "bitonic" (about (log₂ n)²/2 steps).
+        relaxation: "cauchy" (Eq. 3, the paper's), "logistic", "logistic_phi", "gaussian", "reciprocal" or "optimal".
         beta: Inverse temperature β > 0; the hard sort as β → ∞.
 
     Raises:
@@ -56,7 +51,7 @@ class SortingNetwork:
         return f"SortingNetwork({self.size}, {self.kind!r}, {self.relaxation!r}, beta={self.beta})"
 
     def sort(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Sort softly, and say how: the relaxed permutation matrix, of doubly stochastic [n, n].
+        """Sort softly, and say how: the relaxed permutation matrix, doubly stochastic.
 
         Args:
             x: Values to sort, [A, n] (or any leading shape); half precision is computed in float32.
@@ -65,14 +60,20 @@ class SortingNetwork:
             The softly sorted values [A, n] and P [A, n, n] with `sorted = P @ x`; P[:, j, i] is the probability that
             input element i lands in place j.
         """
-        values, probabilities = self._run(x)
+        values = self._checked(x)
         matrix = torch.eye(self.size, dtype=values.dtype, device=x.device).expand(*values.shape, self.size)
-        for p, (partner, _) in zip(probabilities, self._steps(values), strict=True):
-            matrix = _mix(matrix, p.unsqueeze(-1), partner, dim=-2)
+        probability = RELAXATIONS[self.relaxation].value
+        for first, second in steps_of(self.kind, self.size):
+            low, high = values[..., first], values[..., second]
+            p = probability(high - low, self.beta)
+            values = _mixed(values, p, first, second, dim=-1)
+            matrix = _mixed(matrix, p.unsqueeze(-1), first, second, dim=-2)
         return values, matrix
 
     def group_mass(self, x: Tensor, k: int) -> Tensor:
         """For each input element, the probability that it lands in the first k places: the column sums 1ₖᵀP.
+
+        Exact, in O(n) numbers a step; nothing of size n² an anchor is kept beyond the steps' probabilities.
 
         Args:
             x: Values to sort, [A, n] (or any leading shape); half precision is computed in float32.
@@ -81,41 +82,26 @@ class SortingNetwork:
         Returns:
             Probabilities [A, n], in the order of the input; they sum to k.
         """
-        if not 0 <= k <= self.size:
-            raise ValueError(f"k must be between 0 and the network's size {self.size}, not {k}")
-        values, probabilities = self._run(x)
-        mass = (torch.arange(self.size, device=x.device) < k).to(values.dtype).expand_as(values)
-        for p, (partner, _) in zip(reversed(probabilities), reversed(self._steps(values)), strict=True):
-            mass = _mix(mass, p, partner, dim=-1)
-        return mass
+        return group_mass(self._checked(x), self._checked_places(k), self.kind, self.relaxation, self.beta)
 
-    def _run(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The softly sorted values, and each step's probabilities of standing in order, per place."""
+    def group_mass_eager(self, x: Tensor, k: int) -> Tensor:
+        """`group_mass` by autograd alone: the simple form that the fast one is checked against."""
+        return group_mass_eager(self._checked(x), self._checked_places(k), self.kind, self.relaxation, self.beta)
+
+    def _checked(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.size:
             raise ValueError(f"the network sorts {self.size} elements, the input has {x.shape[-1]}")
-        values = x if x.dtype == torch.float64 else x.float()
-        relax = RELAXATIONS[self.relaxation]
-        probabilities = []
-        for partner, sign in self._steps(values):
-            p = relax(self.beta * sign * (values.index_select(-1, partner) - values))
-            values = _mix(values, p, partner, dim=-1)
-            probabilities.append(p)
-        return values, probabilities
+        return x if x.dtype == torch.float64 else x.float()
 
-    def _steps(self, values: Tensor) -> list[tuple[Tensor, Tensor]]:
-        return _steps_on(self.kind, self.size, values.device, values.dtype)
+    def _checked_places(self, k: int) -> int:
+        if not 0 <= k <= self.size:
+            raise ValueError(f"k must be between 0 and the network's size {self.size}, not {k}")
+        return k
 
 
-def _mix(values: Tensor, p: Tensor, partner: Tensor, dim: int) -> Tensor:
-    other = values.index_select(dim, partner)
-    return other + p * (values - other)
-
-
-@lru_cache(maxsize=64)
-def _steps_on(kind: str, size: int, device: torch.device, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-    """The network's steps as tensors (partner [n] int64, sign [n]) on a device."""
-    with torch.inference_mode(False):  # they are kept, and must serve training too
-        return [
-            (torch.tensor(s.partner, device=device), torch.tensor(s.sign, dtype=dtype, device=device))
-            for s in NETWORKS[kind](size)
-        ]
+def _mixed(values: Tensor, p: Tensor, first: tuple[int, ...], second: tuple[int, ...], dim: int) -> Tensor:
+    at = (torch.tensor(places, device=values.device) for places in (first, second))
+    first_at, second_at = at
+    low, high = values.index_select(dim, first_at), values.index_select(dim, second_at)
+    move = (1 - p) * (high - low)
+    return values.index_copy(dim, first_at, low + move).index_copy(dim, second_at, high - move)

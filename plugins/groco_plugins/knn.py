@@ -90,14 +90,17 @@ def knn(
     }
     scores = {label: {str(n): asdict(score) for n, score in one.scores.items()} for label, one in results.items()}
     table = console.table(
-        f"k-NN on {dataset.name}, {result.protocol}: {result.queries:,} queries, bank of {result.bank:,}",
         ["encoder", "k", "top-1 %", "top-5 %", "correct"],
         [
             [label, str(n), f"{100 * s.top1:.2f}", f"{100 * s.top5:.2f}", f"{s.correct}/{s.total}"]
             for label, one in results.items()
             for n, s in one.scores.items()
         ],
-        caption=f"T {temperature}; features on {facts['device']}; search by {result.backend}",
+    )
+    shown = console.titled(
+        f"k-NN on {dataset.name}, {result.protocol}: {result.queries:,} queries, bank of {result.bank:,}",
+        table,
+        f"T {temperature}; features on {facts['device']}; search by {result.backend}",
     )
     trained = scores.pop("trained")
-    console.result({**facts, "knn": trained} | ({"baselines": scores} if baselines else {}), table, as_json=as_json)
+    console.result({**facts, "knn": trained} | ({"baselines": scores} if baselines else {}), shown, as_json=as_json)

@@ -12,7 +12,7 @@ from groco_cli.files import atomic_write
 from groco_cli.options import Json
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
     from groco_cli.engine.toy import ToyResult
 
@@ -66,11 +66,10 @@ def toy(
     console.result(_record(result, picture), _table(result), as_json=as_json)
 
 
-def _table(result: "ToyResult") -> "Table":
+def _table(result: "ToyResult") -> "Group":
     settings, groco, infonce = result.settings, result.groco, result.infonce
     columns = zip(groco.start, groco.final, groco.moved, infonce.final, infonce.moved, strict=True)
     made = console.table(
-        f"GroCo beta={settings.beta:g}, InfoNCE temperature={settings.temperature:g}, lr={settings.lr:g}",
         ["similarity", "start", "GroCo", "moved", "InfoNCE", "moved"],
         [["positive" if i == 0 else f"n{i}", *ROW.format(*row).split()] for i, row in enumerate(columns)],
     )
@@ -83,7 +82,8 @@ def _table(result: "ToyResult") -> "Table":
         f"{infonce.margin:.3f}",
     )
     made.add_row("steps", "", str(groco.steps), "", str(infonce.steps))
-    return made
+    title = f"GroCo beta={settings.beta:g}, InfoNCE temperature={settings.temperature:g}, lr={settings.lr:g}"
+    return console.titled(title, made)
 
 
 def _record(result: "ToyResult", picture: Path | None) -> dict[str, Any]:

@@ -134,6 +134,26 @@ def test_ctrl_c_leaves_a_usable_checkpoint_and_resume_goes_on_from_it(call_groco
     assert steps == list(range(1, 37))
 
 
+def test_ctrl_c_in_a_terminal_which_reaches_the_workers_too_ends_cleanly(tmp_path, picture_folder):
+    folder = picture_folder(*(f"{i}.png" for i in range(48)), size=(40, 40))
+    run = RunFolder(tmp_path / "run")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "groco_cli", "pretrain", *TINY, "--recipe", "digits", "--epochs", "40"),
+            *("--data", str(folder), "--workers", "1", "--output", str(run.path)),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for_step(run, 2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.strip().splitlines()[-1].startswith("stopped: after step ")
+    assert "Traceback" not in said
+
+
 def test_resume_of_a_finished_run_changes_nothing(call_groco, trained):
     before = (trained / "checkpoints/latest.safetensors").read_bytes()
     assert call_groco("pretrain", "--resume", "--output", str(trained)).returncode == 0

@@ -156,7 +156,9 @@ def test_real_photographs_of_all_sizes_become_views(imagenet_jpegs):
     assert len(batches) == 5
     for views in batches:
         assert [tuple(view.shape) for view in views] == [(50, 3, 64, 64), (50, 3, 64, 64), (50, 3, 32, 32)]
-        assert all(view.min() >= 0 and view.max() <= 1 for view in views)
+        for view in views:
+            assert view.min() > -1e-5
+            assert view.max() < 1 + 1e-5  # blurring rounds
 
 
 def test_a_cpu_decodes_by_itself_and_a_gpu_has_workers():

@@ -210,8 +210,3 @@ def test_a_temperature_that_is_not_positive_is_told(temperature: float):
     with pytest.raises(UsageError, match=f"--temperature {temperature} must be positive") as caught:
         knn_classify(features(10), labels(10, 3), features(5), labels(5, 3), (1,), temperature)
     assert "0.07" in caught.value.hint
-
-
-def test_a_bank_of_one_class_is_told():
-    with pytest.raises(GrocoError, match="single class"):
-        knn_classify(features(10), torch.full((10,), 4), features(5), labels(5, 3), (1,))
