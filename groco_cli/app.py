@@ -157,9 +157,6 @@ def stdout_is_closed() -> bool:
 
 def main() -> None:
     """The console script `groco`."""
-    # Read once, when torch loads its thread pool: threads that sleep while they wait lose nothing measurable on an idle
-    # machine, where ones that spin lose a tenfold beside any other process.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if os.environ.get("_GROCO_COMPLETE"):
         complete()
         sys.exit()

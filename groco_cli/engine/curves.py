@@ -39,12 +39,12 @@ def draw_curves(metrics: Sequence[dict[str, Any]], path: Path, title: str) -> No
         score.plot(
             [line["epoch"] for line in knn], [100 * line["top1"] for line in knn], color=_BLUE, marker="o", markersize=4
         )
-        for line in (knn[0], knn[-1]) if len(knn) > 1 else knn:
+        for line, above in ((knn[0], -16), (knn[-1], 8)):
             score.annotate(
                 f"{100 * line['top1']:.1f}",
                 (line["epoch"], 100 * line["top1"]),
                 textcoords="offset points",
-                xytext=(0, 7),
+                xytext=(0, above),
                 ha="center",
             )
         score.margins(y=0.15)

@@ -18,14 +18,10 @@ Reversing the list changes nothing for an even number of elements; for an odd on
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groco_cli.losses.negatives import (
-    positive_similarities,
-    strongest_negatives,
-    strongest_negatives_in_batch_order,
-)
+from groco_cli.losses.embeddings import Embeddings, check_views, embed
+from groco_cli.losses.negatives import check_negatives, negative_similarities, positive_similarities, strongest
 from groco_cli.sorting import SortingNetwork
 
 VARIANTS = ("paper", "official")
@@ -90,37 +86,29 @@ class GroCoLoss(nn.Module):
         Raises:
             ValueError: If there are too few views, or fewer negatives than `num_negatives`.
         """
-        views, batch = len(projections), len(projections[0])
-        positive_views = views if positive_views is None else positive_views
-        if not 2 <= positive_views <= views:
-            raise ValueError(f"{positive_views} of {views} views as positives; there must be at least 2")
-        if self.num_negatives > self.available_negatives(batch, views):
-            raise ValueError(
-                f"num_negatives is {self.num_negatives}, but an anchor has only "
-                f"{self.available_negatives(batch, views)} negatives in a batch of {batch} images"
-            )
+        positive_views = check_views(projections, positive_views)
         with torch.autocast(projections[0].device.type, enabled=False):
-            embeddings = F.normalize(_full_precision(torch.stack(tuple(projections))), dim=-1)  # [m, B, D]
-            others = embeddings.detach() if self.stop_gradient else embeddings
+            embeddings = embed(projections, stop_gradient=self.stop_gradient)
+            views, batch = embeddings.views, embeddings.others.shape[1]
+            check_negatives(self.num_negatives, self.available_negatives(batch, views), batch)
             # Global anchors have one positive less than local ones, so each group has a network of its own size.
             groups = (range(positive_views), range(positive_views, views))
             losses = [
-                self._group_loss(torch.cat([self._distances(embeddings, others, v, positive_views) for v in group]))
+                self._group_loss(torch.cat([self._distances(embeddings, v, positive_views) for v in group]))
                 for group in groups
                 if group
             ]
             return torch.cat(losses).mean()
 
-    def _distances(self, embeddings: Tensor, others: Tensor, view: int, positive_views: int) -> Tensor:
+    def _distances(self, embeddings: Embeddings, view: int, positive_views: int) -> Tensor:
         """The list of Eq. 5 for each anchor of a view: cosine distances (-cos), positives first; [B, K+N]."""
-        anchors = embeddings[view]
-        positives = positive_similarities(anchors, others, view, positive_views)
-        candidates = others if self.variant == "paper" else others[view : view + 1]
+        positives = positive_similarities(embeddings, view, positive_views)
         if self.preorder:
             positives = positives.sort(dim=1, descending=True).values
-            negatives = strongest_negatives(anchors, candidates, self.num_negatives)
-        else:
-            negatives = strongest_negatives_in_batch_order(anchors, candidates, self.num_negatives)
+        candidates = slice(None) if self.variant == "paper" else slice(view, view + 1)
+        negatives = strongest(
+            negative_similarities(embeddings, view, candidates), self.num_negatives, in_batch_order=not self.preorder
+        )
         return -torch.cat([positives, negatives], dim=1)
 
     def _group_loss(self, distances: Tensor) -> Tensor:
@@ -149,7 +137,3 @@ def group_ordering_loss(values: Tensor, group_size: int, *, beta: float = 1.0) -
     # The cross-entropy against 1[i ≤ K]. Rounding can leave a mass a hair outside [0, 1]; NaN stays NaN, where torch's
     # own function would stop the program, on a GPU without a word of why.
     return -in_own_group.clamp(torch.finfo(mass.dtype).tiny, 1).log().mean(dim=1)
-
-
-def _full_precision(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

@@ -3,47 +3,65 @@
 import torch
 from torch import Tensor
 
+from groco_cli.losses.embeddings import Embeddings
 
-def positive_similarities(anchors: Tensor, others: Tensor, view: int, positive_views: int) -> Tensor:
-    """Similarities to the other views of the same image.
+
+def positive_similarities(embeddings: Embeddings, view: int, positive_views: int) -> Tensor:
+    """Similarities of one view's anchors to the other views of the same image.
 
     Args:
-        anchors: Unit embeddings of one view, [B, D].
-        others: Unit embeddings of all views, [m, B, D].
+        embeddings: Anchors and others.
         view: Which of the m views the anchors are.
         positive_views: How many of the first views serve as positives.
 
     Returns:
         [B, K], in the order of the views; K is `positive_views`, less one where the anchors are among them.
     """
-    chosen = [others[v] for v in range(positive_views) if v != view]
-    return torch.stack([(anchors * positive).sum(dim=-1) for positive in chosen], dim=1)
+    partners = [v for v in range(positive_views) if v != view]
+    return torch.einsum("bd,kbd->bk", embeddings.anchors[view], embeddings.own[partners])
 
 
-def strongest_negatives(anchors: Tensor, candidates: Tensor, count: int) -> Tensor:
-    """Similarities to the nearest views of other images.
+def negative_similarities(embeddings: Embeddings, view: int, candidates: slice) -> Tensor:
+    """Similarities of one view's anchors to the views of all other images.
 
     Args:
-        anchors: Unit embeddings of one view, [B, D].
-        candidates: Unit embeddings of the views to choose from, [v, B, D]; the anchor's own image is left out.
-        count: How many to keep, N ≤ v·(B-1).
+        embeddings: Anchors and others.
+        view: Which of the m views the anchors are.
+        candidates: Which v of the views to look at.
 
     Returns:
-        The N largest similarities of each anchor, descending, [B, N].
+        [B, v·B·world], -inf where both are of one image.
     """
-    similarities, own = _candidate_similarities(anchors, candidates)
-    return similarities.masked_fill(own, -torch.inf).topk(count, dim=1).values
+    anchors, others = embeddings.anchors[view], embeddings.others[candidates]
+    views, images, _ = others.shape
+    numbers = torch.arange(images, device=anchors.device)
+    own = (numbers - embeddings.offset == numbers[: len(anchors), None]).repeat(1, views)
+    return (anchors @ others.flatten(0, 1).T).masked_fill(own, -torch.inf)
 
 
-def strongest_negatives_in_batch_order(anchors: Tensor, candidates: Tensor, count: int) -> Tensor:
-    """As `strongest_negatives`, in the order of the batch: unrelated to their similarity (Table 8b)."""
-    similarities, own = _candidate_similarities(anchors, candidates)
-    chosen = similarities.detach().masked_fill(own, -torch.inf).topk(count, dim=1).indices
-    return similarities.gather(1, chosen.sort(dim=1).values)
+def strongest(similarities: Tensor, count: int, *, in_batch_order: bool = False) -> Tensor:
+    """The largest similarities of each anchor.
+
+    Args:
+        similarities: [B, candidates].
+        count: How many to keep, N.
+        in_batch_order: Leave them in the order of the candidates, unrelated to their size (Table 8b); else descending.
+
+    Returns:
+        [B, N].
+    """
+    if not in_batch_order:
+        return similarities.topk(count, dim=1).values
+    return similarities.gather(1, similarities.detach().topk(count, dim=1).indices.sort(dim=1).values)
 
 
-def _candidate_similarities(anchors: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """Similarities [B, v·B] and which of them are to the anchor's own image."""
-    views, batch, _ = candidates.shape
-    own = torch.eye(batch, dtype=torch.bool, device=anchors.device).repeat(1, views)
-    return anchors @ candidates.flatten(0, 1).T, own
+def check_negatives(wanted: int, available: int, batch: int) -> None:
+    """Check that there are as many negatives as are wanted.
+
+    Raises:
+        ValueError: If not.
+    """
+    if wanted > available:
+        raise ValueError(
+            f"num_negatives is {wanted}, but an anchor has only {available} negatives in a batch of {batch} images"
+        )

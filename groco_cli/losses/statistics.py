@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from groco_cli.losses.negatives import positive_similarities, strongest_negatives
+from groco_cli.losses.embeddings import embed
+from groco_cli.losses.negatives import negative_similarities, positive_similarities, strongest
 
 
 @torch.no_grad()
@@ -23,8 +23,8 @@ def similarity_statistics(
     Returns:
         Two scalars, left on their device.
     """
-    embeddings = F.normalize(torch.stack(tuple(projections)).float(), dim=-1)
-    views, batch, _ = embeddings.shape
-    positives = positive_similarities(embeddings[0], embeddings, 0, positive_views)
-    negatives = strongest_negatives(embeddings[0], embeddings, min(num_negatives, views * (batch - 1)))
+    embeddings = embed(projections, stop_gradient=True)
+    available = embeddings.views * (embeddings.others.shape[1] - 1)
+    positives = positive_similarities(embeddings, 0, positive_views)
+    negatives = strongest(negative_similarities(embeddings, 0, slice(None)), min(num_negatives, available))
     return positives.mean(), negatives.mean()

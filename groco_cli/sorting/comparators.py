@@ -1,6 +1,6 @@
 """Sorting networks as lists of steps: which places are compared, and which of the two keeps the smaller element.
 
-Places count from 0 here, from 1 in the paper: its first step compares (1,2), (3,4), …, which are places (0,1), (2,3), ….
+Places count from 0 here, from 1 in the paper: its first step compares (1,2), (3,4), …; here (0,1), (2,3), ….
 """
 
 from collections.abc import Callable
@@ -40,5 +40,5 @@ NETWORKS: dict[str, Callable[[int], list[Step]]] = {"odd_even": odd_even, "biton
 
 @lru_cache(maxsize=256)
 def steps_of(kind: str, size: int) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
-    """A network's steps, each as (places of the smaller elements, places of the larger); steps without a pair left out."""
+    """A network's steps, each as (places of the smaller elements, places of the larger), empty ones left out."""
     return tuple(tuple(zip(*step, strict=True)) for step in NETWORKS[kind](size) if step)  # type: ignore[misc]

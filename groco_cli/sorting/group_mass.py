@@ -8,12 +8,13 @@ run the network forward once on the values, keep each step's probabilities, and 
 That takes O(n) numbers a step where the matrix takes O(n²), and gives its column sums exactly.
 
 The gradient is one more run each way. Let m be the mass and g = ∂L/∂m. Since m = r P_1 for the row vector r behind the
-first step, ∂L/∂r = P_1 g (P_s is symmetric): g passes through the network forwards, just as the values did, and at each step
+first step, ∂L/∂r = P_1 g (P_s is symmetric): g passes through the network forwards, just as the values did, and at
+each step
 
     ∂L/∂p = (g_first - g_second) (r_first - r_second),
 
-r being the row vector in front of the step, as it was kept. The values' own gradient h starts at zero behind the last step
-and passes backwards, P_sᵀ h, each step adding what p depends on: with d = second - first,
+r being the row vector behind the step, as it was kept. The values' own gradient h starts at zero behind the last step
+and passes backwards, P_s h, each step adding what p depends on: with d = second - first,
 
     ∂L/∂p += (h_second - h_first) d,    ∂L/∂d = ∂L/∂p f'(d),    h_second += ∂L/∂d,    h_first -= ∂L/∂d.
 
@@ -46,7 +47,7 @@ def group_mass(x: Tensor, k: int, kind: str, relaxation: str, beta: float) -> Te
         [..., n]; differentiable once.
     """
     rows = x.reshape(-1, x.shape[-1]).T
-    mass: Tensor = _GroupMass.apply(rows, k, kind, relaxation, beta)  # type: ignore[no-untyped-call]
+    mass: Tensor = _GroupMass.apply(rows, k, kind, relaxation, beta)
     return mass.T.reshape(x.shape)
 
 
@@ -100,7 +101,7 @@ class _GroupMass(torch.autograd.Function):
         return mass
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         saved, count = ctx.saved_tensors, len(ctx.steps)
         differences, probabilities, spreads = saved[:count], saved[count : 2 * count], saved[2 * count :]

@@ -1,7 +1,7 @@
 """The differentiable sorting network: soft sort, permutation matrix and group mass (section 3.3.1, Eq. 2–4).
 
-One step compares pairs of places. With p the probability that a pair already stands in order, every quantity that passes
-through the step is mixed in the same way,
+One step compares pairs of places. With p the probability that a pair already stands in order, every quantity that
+passes through the step is mixed in the same way,
 
     first' = p first + (1 - p) second,    second' = (1 - p) first + p second,
 

@@ -1,12 +1,12 @@
 """Relaxed comparators: the probability that two neighbours already stand in the right order.
 
-With d = second - first and the inverse temperature β, each is a function f of both that lies in [0, 1], grows with d, is
-1/2 at 0, and has f(-d) = 1 - f(d): that symmetry is what makes every step of a network doubly stochastic. Its slope,
-df/dd, is written out beside it for the backward pass of the group mass.
+With d = second - first and the inverse temperature β, each is a function f of both that lies in [0, 1], grows with d,
+is 1/2 at 0, and has f(-d) = 1 - f(d): that symmetry is what makes every step of a network doubly stochastic. Its
+slope, df/dd, is written out beside it for the backward pass of the group mass.
 
 Sources: Petersen et al., "Differentiable sorting networks" (ICML 2021) for logistic and logistic_phi (the activation
-replacement trick φ with λ = 1/4); "Monotonic differentiable sorting networks" (ICLR 2022) for the others. All are those of
-the `diffsort` package.
+replacement trick φ with λ = 1/4); "Monotonic differentiable sorting networks" (ICLR 2022) for the others. All are those
+of the `diffsort` package.
 """
 
 import math
