@@ -90,7 +90,9 @@ def override(settings: PretrainSettings, overrides: Overrides, where: str) -> Pr
 
 def to_toml(settings: PretrainSettings) -> str:
     """The settings as TOML, as `--config` reads them."""
-    return tomli_w.dumps(dataclasses.asdict(settings))
+    return tomli_w.dumps(
+        dataclasses.asdict(settings, dict_factory=lambda pairs: {k: v for k, v in pairs if v is not None})
+    )
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -111,7 +113,10 @@ def _checked(name: str, value: Any, kinds: Mapping[str, Any], where: str) -> Any
     if name not in kinds:
         hint = did_you_mean(name, kinds) or f"there are {', '.join(kinds)}"
         raise UsageError(f"{where}: no setting {name}", hint)
-    kind = typing.get_origin(kinds[name]) or kinds[name]
+    kind = kinds[name]
+    if type(None) in typing.get_args(kind):
+        kind = next(choice for choice in typing.get_args(kind) if choice is not type(None))
+    kind = typing.get_origin(kind) or kind
     if kind is float and type(value) is int:
         return float(value)
     if kind is tuple and isinstance(value, list):

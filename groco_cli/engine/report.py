@@ -32,6 +32,10 @@ class Report:
     ) -> None:
         self._bar.stop()
 
+    def note(self, message: str) -> None:
+        """Say something above the bar."""
+        console.note(message, above=self._bar)
+
     def step(self, step: int) -> None:
         """A step was done."""
         self._step = step
@@ -52,7 +56,7 @@ class Report:
         done = self._step - self._first
         left = (time.monotonic() - self._begun) * (self._total - self._step) / max(1, done)
         line = f"epoch {number}/{self._epochs}  {pace}  {_duration(left)} left  {knn}"
-        console.note(line.rstrip(), above=self._bar)
+        self.note(line.rstrip())
 
 
 def _duration(seconds: float) -> str:

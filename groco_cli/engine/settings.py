@@ -9,6 +9,8 @@ from groco_cli.errors import UsageError, did_you_mean
 from groco_cli.losses.groco import VARIANTS
 from groco_cli.models.encoder import STEMS
 
+LOSSES = ("groco", "infonce", "triplet")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
@@ -80,13 +82,27 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
-    """What is minimised: the arguments of `groco_cli.losses.GroCoLoss`."""
+    """What is minimised; what is None is the loss's own default.
 
-    num_negatives: int = 10
-    beta: float = 1.0
-    preorder: bool = True
-    stop_gradient: bool = True
-    variant: str = "paper"
+    Args:
+        loss: "groco", "infonce" or "triplet".
+        num_negatives: Strongest negatives of each anchor (10; all for infonce).
+        stop_gradient: Compare anchors with constants (yes; no for infonce).
+        beta: Inverse temperature of groco's swaps (1.0).
+        preorder: Whether groco sorts each group first (yes).
+        variant: Of groco: "paper" (default) or "official".
+        temperature: Of infonce (0.1).
+        margin: Of triplet (0.8); may be infinite.
+    """
+
+    loss: str = "groco"
+    num_negatives: int | None = None
+    stop_gradient: bool | None = None
+    beta: float | None = None
+    preorder: bool | None = None
+    variant: str | None = None
+    temperature: float | None = None
+    margin: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +179,8 @@ class PretrainSettings:
         views, model, loss, optim, run = self.views, self.model, self.loss, self.optim, self.run
         _one_of("--augmentation", views.augmentation, AUGMENTATIONS)
         _one_of("--stem", model.stem, STEMS)
-        _one_of("--variant", loss.variant, VARIANTS)
+        _one_of("--loss", loss.loss, LOSSES)
+        _one_of("--variant", loss.variant or VARIANTS[0], VARIANTS)
         _one_of("--optimizer", optim.optimizer, OPTIMIZERS)
         _one_of("--lr-scaling", optim.lr_scaling, ("linear", "sqrt"))
         _one_of("--precision", run.precision, PRECISIONS)
@@ -174,7 +191,7 @@ class PretrainSettings:
         _at_least("--projector-hidden", model.projector_hidden, 1)
         _at_least("--projector-out", model.projector_out, 1)
         _at_least("--projector-layers", model.projector_layers, 1)
-        _at_least("--negatives", loss.num_negatives, 1)
+        _at_least("--negatives", 1 if loss.num_negatives is None else loss.num_negatives, 1)
         _at_least("--batch-size", optim.batch_size, 2)
         _at_least("--epochs", optim.epochs, 1)
         _at_least("--warmup-epochs", optim.warmup_epochs, 0)
@@ -185,7 +202,10 @@ class PretrainSettings:
         _at_least("--log-every", run.log_every, 1)
         _at_least("--knn-every", run.knn_every, 0)
         _at_least("--seed", run.seed, 0)
-        _positive("--beta", loss.beta)
+        _positive("--beta", 1.0 if loss.beta is None else loss.beta)
+        _positive("--temperature", 1.0 if loss.temperature is None else loss.temperature)
+        if loss.margin is not None and not loss.margin >= 0:
+            raise UsageError(f"--margin {loss.margin} is out of range", "type 0 or more, or inf")
         _positive("--lr", optim.learning_rate)
         if optim.warmup_epochs > optim.epochs:
             raise UsageError(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -18,6 +19,7 @@ from groco_cli.engine.curves import draw_curves
 from groco_cli.engine.interrupt import Interrupted, StopRequest
 from groco_cli.engine.metrics import MetricsLog, read_metrics
 from groco_cli.engine.monitor import KNNMonitor, knn_monitor
+from groco_cli.engine.objective import build_loss
 from groco_cli.engine.optim import OPTIMIZERS
 from groco_cli.engine.pace import Pace, Stopwatch
 from groco_cli.engine.report import Report
@@ -27,7 +29,7 @@ from groco_cli.engine.settings import PretrainSettings
 from groco_cli.engine.siamese import Siamese
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.files import atomic_write
-from groco_cli.losses import GroCoLoss
+from groco_cli.losses.base import ViewLoss
 from groco_cli.losses.statistics import similarity_statistics
 from groco_cli.models import EncoderMetadata, Projector, create_encoder
 from groco_cli.models.conversion import save_checkpoint
@@ -52,7 +54,7 @@ def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> 
     precision = devices.choose_precision(settings.run.precision, device)
     dataset = open_dataset(settings.data.data, data_root(settings.data.data_root))
     dataset = replace(dataset, train=first(dataset.train, settings.data.subset))
-    loss = GroCoLoss(**vars(settings.loss))
+    loss = build_loss(settings.loss)
     _check_batch(settings, dataset, loss)
 
     workers = default_workers(device) if settings.data.workers < 0 else settings.data.workers
@@ -79,7 +81,7 @@ def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> 
         state.load(folder.state)
     with atomic_write(folder.settings) as temporary:
         temporary.write_text(to_toml(settings), encoding="utf-8")
-    _announce(settings, dataset, loader, folder, state, devices.describe(device), precision)
+    _announce(settings, dataset, loader, loss, folder, state, devices.describe(device), precision)
     run = _Run(settings, folder, device, precision, loader, model, loss, state, knn_monitor(dataset, device, workers))
     run.train()
     return folder.path
@@ -94,7 +96,7 @@ def _build_model(settings: PretrainSettings) -> Siamese:
         resize=views.evaluation_resize,
         mean=views.mean,
         std=views.std,
-        method="groco",
+        method=settings.loss.loss,
         data=settings.data.data,
         settings=to_toml(settings),
         groco_version=__version__,
@@ -121,7 +123,7 @@ class _Run:
     precision: str
     loader: ViewLoader
     model: Siamese
-    loss: GroCoLoss
+    loss: ViewLoss
     state: TrainingState
     monitor: KNNMonitor | None
 
@@ -130,11 +132,14 @@ class _Run:
         state, run, batch_size = self.state, self.settings.run, self.settings.optim.batch_size
         per_epoch, epochs = len(self.loader), self.settings.optim.epochs
         total = per_epoch * epochs
-        metrics = MetricsLog(self.folder.metrics, state.step)
-        if state.step == 0:
-            self._score(metrics, 0)
-        self.model.train()
-        with StopRequest() as stop, Report(state.step, total, epochs) as report:
+        with (
+            closing(MetricsLog(self.folder.metrics, state.step)) as metrics,
+            StopRequest() as stop,
+            Report(state.step, total, epochs) as report,
+        ):
+            if state.step == 0 and self.monitor:
+                report.note(f"untrained  {self._score(metrics, 0)}")
+            self.model.train()
             for epoch in range(state.step // per_epoch, epochs):
                 stopwatch = Stopwatch(batch_size)
                 for views in stopwatch.waiting(self.loader.epoch(epoch, start=state.step % per_epoch)):
@@ -155,7 +160,6 @@ class _Run:
                 report.epoch(number, pace, knn)
                 if stop.signal and number < epochs:
                     self._stop(stop.signal, total)
-        metrics.close()
         with atomic_write(self.folder.checkpoint(epochs - 1)) as temporary:
             self._export(temporary, epochs)
         draw_curves(read_metrics(self.folder.metrics), self.folder.curves, self._title())
@@ -185,7 +189,7 @@ class _Run:
 
     def _log(self, metrics: MetricsLog, loss: Tensor, projections: Sequence[Tensor], pace: Pace) -> None:
         """Write a line about this step; the one place that waits for the device within an epoch."""
-        positive, negative = similarity_statistics(projections, self.settings.views.views, self.loss.num_negatives)
+        positive, negative = similarity_statistics(projections, self.settings.views.views)
         self._check_finite(loss.item())
         metrics.write(
             "train",
@@ -214,10 +218,7 @@ class _Run:
             return ""
         score = self.monitor.score(self.model.encoder)
         metrics.write("knn", self.state.step, {"epoch": epoch, **score})
-        shown = f"k-NN {score['top1']:.1%} (k={score['k']})"
-        if epoch == 0:
-            console.note(f"untrained  {shown}")
-        return shown
+        return f"k-NN {score['top1']:.1%} (k={score['k']})"
 
     def _save(self, epoch: int) -> None:
         self.state.save(self.folder.state)
@@ -245,7 +246,7 @@ class _Run:
         )
 
 
-def _check_batch(settings: PretrainSettings, dataset: Dataset, loss: GroCoLoss) -> None:
+def _check_batch(settings: PretrainSettings, dataset: Dataset, loss: ViewLoss) -> None:
     """Check what depends on the number of images and the loss together."""
     batch, images = settings.optim.batch_size, len(dataset.train)
     if batch > images:
@@ -254,9 +255,10 @@ def _check_batch(settings: PretrainSettings, dataset: Dataset, loss: GroCoLoss) 
             f"type --batch-size {images} or less" if images > 1 else "give it more images",
         )
     available = loss.available_negatives(batch, settings.views.views + settings.views.local_views)
-    if loss.num_negatives > available:
+    wanted = loss.num_negatives or 1
+    if wanted > available:
         raise UsageError(
-            f"--negatives {loss.num_negatives} is more than the {available} that an anchor has in a batch of {batch}",
+            f"--negatives {wanted} is more than the {available} that an anchor has in a batch of {batch}",
             f"type --negatives {available} or less, or a larger --batch-size",
         )
 
@@ -265,6 +267,7 @@ def _announce(
     settings: PretrainSettings,
     dataset: Dataset,
     loader: ViewLoader,
+    loss: ViewLoss,
     folder: RunFolder,
     state: TrainingState,
     device: str,
@@ -282,6 +285,7 @@ def _announce(
     )
     console.note(f"views      {views.views}×{views.image_size}{local}, {views.augmentation} augmentations")
     console.note(f"encoder    {settings.model.arch}, {settings.model.stem} stem")
+    console.note(f"loss       {loss}")
     console.note(
         f"optimizer  {optim.optimizer}, learning rate {optim.peak_learning_rate:g}, batch {optim.batch_size}, "
         f"{optim.epochs} epochs of {len(loader)} steps"

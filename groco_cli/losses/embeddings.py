@@ -54,19 +54,3 @@ def embed(projections: Sequence[Tensor], *, stop_gradient: bool) -> Embeddings:
         return Embeddings(anchors, others, 0)
     gathered = dist_nn.all_gather(others.contiguous())  # type: ignore[no-untyped-call]
     return Embeddings(anchors, torch.cat(tuple(gathered), dim=1), dist.get_rank() * anchors.shape[1])
-
-
-def check_views(projections: Sequence[Tensor], positive_views: int | None) -> int:
-    """The number of views that serve as positives.
-
-    Args:
-        projections: One tensor a view.
-        positive_views: How many of the first serve; all where None.
-
-    Raises:
-        ValueError: If that is fewer than 2, or more than there are.
-    """
-    count = len(projections) if positive_views is None else positive_views
-    if not 2 <= count <= len(projections):
-        raise ValueError(f"{count} of {len(projections)} views as positives; there must be at least 2")
-    return count

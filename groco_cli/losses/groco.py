@@ -15,19 +15,18 @@ Paper and released code (github.com/ninatu/learning_by_sorting, losses/groco.py)
 Reversing the list changes nothing for an even number of elements; for an odd one the steps pair other neighbours.
 """
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from groco_cli.losses.embeddings import Embeddings, check_views, embed
-from groco_cli.losses.negatives import check_negatives, negative_similarities, positive_similarities, strongest
+from groco_cli.losses.base import ViewLoss
+from groco_cli.losses.embeddings import Embeddings
+from groco_cli.losses.negatives import negative_similarities, positive_similarities, strongest
 from groco_cli.sorting import SortingNetwork
 
 VARIANTS = ("paper", "official")
 
 
-class GroCoLoss(nn.Module):
+class GroCoLoss(ViewLoss):
     """Group Ordering Constraints: sort each anchor's distances softly, and see who landed in whose places.
 
     Args:
@@ -57,48 +56,28 @@ class GroCoLoss(nn.Module):
         stop_gradient: bool = True,
         variant: str = "paper",
     ) -> None:
-        super().__init__()
-        if num_negatives < 1:
-            raise ValueError(f"num_negatives must be at least 1, not {num_negatives}")
+        super().__init__(num_negatives, stop_gradient)
         if variant not in VARIANTS:
             raise ValueError(f"unknown variant {variant!r}; there are {' and '.join(VARIANTS)}")
-        self.num_negatives = num_negatives
+        self.num_negatives: int = num_negatives
         self.beta = beta
         self.preorder = preorder
-        self.stop_gradient = stop_gradient
         self.variant = variant
 
     def available_negatives(self, batch: int, views: int) -> int:
         """How many negatives an anchor has in a batch of B images with m views each."""
         return (views if self.variant == "paper" else 1) * (batch - 1)
 
-    def forward(self, projections: Sequence[Tensor], positive_views: int | None = None) -> Tensor:
-        """The loss, averaged over every view of every image as anchor; computed in float32 (float64 stays).
-
-        Args:
-            projections: One tensor [B, D] a view, m ≥ 2 of them, unnormalised.
-            positive_views: The first of the views that serve as positives, at least 2 (multi-crop: the global
-                ones, for local anchors too); all of them where None.
-
-        Returns:
-            A scalar.
-
-        Raises:
-            ValueError: If there are too few views, or fewer negatives than `num_negatives`.
-        """
-        positive_views = check_views(projections, positive_views)
-        with torch.autocast(projections[0].device.type, enabled=False):
-            embeddings = embed(projections, stop_gradient=self.stop_gradient)
-            views, batch = embeddings.views, embeddings.others.shape[1]
-            check_negatives(self.num_negatives, self.available_negatives(batch, views), batch)
-            # Global anchors have one positive less than local ones, so each group has a network of its own size.
-            groups = (range(positive_views), range(positive_views, views))
-            losses = [
-                self._group_loss(torch.cat([self._distances(embeddings, v, positive_views) for v in group]))
-                for group in groups
-                if group
-            ]
-            return torch.cat(losses).mean()
+    def compare(self, embeddings: Embeddings, positive_views: int) -> Tensor:
+        """Eq. 6, averaged over the anchors."""
+        # Global anchors have one positive less than local ones, so each group has a network of its own size.
+        groups = (range(positive_views), range(positive_views, embeddings.views))
+        losses = [
+            self._group_loss(torch.cat([self._distances(embeddings, v, positive_views) for v in group]))
+            for group in groups
+            if group
+        ]
+        return torch.cat(losses).mean()
 
     def _distances(self, embeddings: Embeddings, view: int, positive_views: int) -> Tensor:
         """The list of Eq. 5 for each anchor of a view: cosine distances (-cos), positives first; [B, K+N]."""

@@ -1,16 +1,15 @@
 """InfoNCE over two or more views: the loss of SimCLR (van den Oord et al., 2018; Chen et al., 2020)."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from groco_cli.losses.embeddings import check_views, embed
-from groco_cli.losses.negatives import check_negatives, negative_similarities, positive_similarities, strongest
+from groco_cli.losses.base import ViewLoss
+from groco_cli.losses.embeddings import Embeddings
+from groco_cli.losses.negatives import negative_similarities, positive_similarities, strongest
 
 
-class InfoNCELoss(nn.Module):
+class InfoNCELoss(ViewLoss):
     """-log of the softmax that picks an anchor's positive from among all views of all other images.
 
     With more than two views the loss is averaged over all pairs of views of an image, in both directions; a pair's
@@ -33,45 +32,21 @@ class InfoNCELoss(nn.Module):
     """
 
     def __init__(self, temperature: float = 0.1, num_negatives: int | None = None, stop_gradient: bool = False) -> None:
-        super().__init__()
+        super().__init__(num_negatives, stop_gradient)
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, not {temperature}")
-        if num_negatives is not None and num_negatives < 1:
-            raise ValueError(f"num_negatives must be at least 1, not {num_negatives}")
         self.temperature = temperature
-        self.num_negatives = num_negatives
-        self.stop_gradient = stop_gradient
 
-    def available_negatives(self, batch: int, views: int) -> int:
-        """How many negatives an anchor has in a batch of B images with m views each."""
-        return views * (batch - 1)
-
-    def forward(self, projections: Sequence[Tensor], positive_views: int | None = None) -> Tensor:
-        """The loss, averaged over pairs of views and images; computed in float32 (float64 stays).
-
-        Args:
-            projections: One tensor [B, D] a view, m ≥ 2 of them, unnormalised.
-            positive_views: The first of the views, at least 2, one of which each pair has; all of them where None.
-
-        Returns:
-            A scalar.
-
-        Raises:
-            ValueError: If there are too few views, or fewer negatives than `num_negatives`.
-        """
-        positive_views = check_views(projections, positive_views)
-        with torch.autocast(projections[0].device.type, enabled=False):
-            embeddings = embed(projections, stop_gradient=self.stop_gradient)
-            batch = embeddings.others.shape[1]
-            check_negatives(self.num_negatives or 1, self.available_negatives(batch, embeddings.views), batch)
-            losses = []
-            for view in range(embeddings.views):
-                negatives = negative_similarities(embeddings, view, slice(None))
-                if self.num_negatives is not None:
-                    negatives = strongest(negatives, self.num_negatives)
-                against = (negatives / self.temperature).logsumexp(dim=1, keepdim=True)
-                # A global anchor is paired with every other view, a local one with the global views.
-                partners = embeddings.views if view < positive_views else positive_views
-                positives = positive_similarities(embeddings, view, partners) / self.temperature
-                losses.append(F.softplus(against - positives))  # -log (e^p / (e^p + e^against))
-            return torch.cat([loss.flatten() for loss in losses]).mean()
+    def compare(self, embeddings: Embeddings, positive_views: int) -> Tensor:
+        """The mean over pairs of views, in both directions, and images."""
+        losses = []
+        for view in range(embeddings.views):
+            negatives = negative_similarities(embeddings, view, slice(None))
+            if self.num_negatives is not None:
+                negatives = strongest(negatives, self.num_negatives)
+            against = (negatives / self.temperature).logsumexp(dim=1, keepdim=True)
+            # A global anchor is paired with every other view, a local one with the global views.
+            partners = embeddings.views if view < positive_views else positive_views
+            positives = positive_similarities(embeddings, view, partners) / self.temperature
+            losses.append(F.softplus(against - positives))  # -log (e^p / (e^p + e^against))
+        return torch.cat([loss.flatten() for loss in losses]).mean()

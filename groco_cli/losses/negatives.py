@@ -53,15 +53,3 @@ def strongest(similarities: Tensor, count: int, *, in_batch_order: bool = False)
     if not in_batch_order:
         return similarities.topk(count, dim=1).values
     return similarities.gather(1, similarities.detach().topk(count, dim=1).indices.sort(dim=1).values)
-
-
-def check_negatives(wanted: int, available: int, batch: int) -> None:
-    """Check that there are as many negatives as are wanted.
-
-    Raises:
-        ValueError: If not.
-    """
-    if wanted > available:
-        raise ValueError(
-            f"num_negatives is {wanted}, but an anchor has only {available} negatives in a batch of {batch} images"
-        )

@@ -11,7 +11,7 @@ from groco_cli.losses.negatives import negative_similarities, positive_similarit
 
 @torch.no_grad()
 def similarity_statistics(
-    projections: Sequence[Tensor], positive_views: int, num_negatives: int
+    projections: Sequence[Tensor], positive_views: int, num_negatives: int = 10
 ) -> tuple[Tensor, Tensor]:
     """Mean cosine similarity of the first view to its positives, and to the strongest negatives.
 

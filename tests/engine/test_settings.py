@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 
 from groco_cli.engine.configuration import read_toml, resolve, resume_settings, to_toml
+from groco_cli.engine.objective import build_loss
 from groco_cli.engine.recipes import RECIPES, default_recipe
 from groco_cli.engine.settings import LossSettings, OptimSettings, PretrainSettings, ViewSettings
 from groco_cli.errors import UsageError
+from groco_cli.losses import GroCoLoss, InfoNCELoss, TripletLoss
 
 
 @pytest.mark.parametrize(
@@ -17,6 +19,9 @@ from groco_cli.errors import UsageError
         ("views", {"views": 1}, "--views 1"),
         ("loss", {"num_negatives": 0}, "--negatives 0"),
         ("loss", {"beta": 0.0}, "--beta 0.0"),
+        ("loss", {"loss": "infonze"}, "--loss infonze.*'infonce'"),
+        ("loss", {"temperature": 0.0}, "--temperature 0.0"),
+        ("loss", {"margin": -1.0}, "--margin -1.0"),
         ("loss", {"variant": "papers"}, "--variant papers.*'paper'"),
         ("optim", {"learning_rate": float("nan")}, "--lr nan"),
         ("optim", {"epochs": 3, "warmup_epochs": 4}, "--warmup-epochs 4"),
@@ -102,7 +107,16 @@ def test_the_paper_s_recipe_is_the_published_one():
         warmup_epochs=1,
     )
     assert settings.optim.peak_learning_rate == 24.0
-    assert settings.loss == LossSettings(num_negatives=10, beta=1.0, preorder=True, stop_gradient=True, variant="paper")
+    assert settings.loss == LossSettings(loss="groco")
+    loss = build_loss(settings.loss)
+    assert isinstance(loss, GroCoLoss)
+    assert (loss.num_negatives, loss.beta, loss.preorder, loss.stop_gradient, loss.variant) == (
+        10,
+        1.0,
+        True,
+        True,
+        "paper",
+    )
     assert settings.views == ViewSettings(augmentation="dino", views=2, local_views=0, image_size=224)
     assert dataclasses.asdict(settings.model) == {
         "arch": "resnet50",
@@ -111,6 +125,24 @@ def test_the_paper_s_recipe_is_the_published_one():
         "projector_out": 2048,
         "projector_layers": 3,
     }
+
+
+def test_losses_are_built_by_name_with_their_own_defaults():
+    infonce = build_loss(LossSettings(loss="infonce"))
+    assert isinstance(infonce, InfoNCELoss)
+    assert (infonce.temperature, infonce.num_negatives, infonce.stop_gradient) == (0.1, None, False)
+    triplet = build_loss(LossSettings(loss="triplet", margin=float("inf")))
+    assert isinstance(triplet, TripletLoss)
+    assert (triplet.margin, triplet.num_negatives, triplet.stop_gradient) == (float("inf"), 10, True)
+    with pytest.raises(UsageError, match="--margin is no setting of --loss groco"):
+        build_loss(LossSettings(margin=0.8))
+
+
+def test_an_infinite_margin_survives_the_settings_file(tmp_path):
+    file = tmp_path / "settings.toml"
+    settings = resolve("digits", None, {"loss": {"loss": "triplet", "margin": float("inf")}})
+    file.write_text(to_toml(settings))
+    assert resolve(None, file, {}) == settings
 
 
 def test_the_square_root_rule_gives_the_same_rate_at_the_published_batch():

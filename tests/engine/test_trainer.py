@@ -16,6 +16,7 @@ from groco_cli.engine.interrupt import Interrupted
 from groco_cli.engine.metrics import read_metrics
 from groco_cli.engine.report import Report
 from groco_cli.engine.run_folder import RunFolder
+from groco_cli.engine.settings import LossSettings
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.models import load_encoder
 
@@ -125,6 +126,22 @@ def test_a_diverging_run_stops_and_keeps_its_last_checkpoint(tiny):
     folder = RunFolder(Path(tiny.run.output))
     if folder.latest.exists():
         assert all(tensor.isfinite().all() for tensor in weights(folder.path).values())
+
+
+@pytest.mark.parametrize("name", ["infonce", "triplet"])
+def test_every_loss_trains_and_resumes_bit_for_bit(tiny, tmp_path, monkeypatch, name):
+    settings = override(
+        replace(tiny, loss=LossSettings()), {"loss": {"loss": name}, "optim": {"learning_rate": 0.1}}, "test"
+    )
+    whole = pretrain(override(settings, {"run": {"output": str(tmp_path / "whole")}}, "test"))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4)
+        with pytest.raises(Interrupted):
+            pretrain(settings)
+    folder = RunFolder(Path(settings.run.output))
+    pretrain(resume_settings(folder.settings, {}), resume=folder)
+    assert_equal_weights(folder.path, whole)
+    assert load_encoder(folder.latest).metadata.method == name
 
 
 def test_multi_crop_and_several_views_train(tiny):
