@@ -20,7 +20,7 @@ from torch import Tensor
 
 from groco_cli.losses.base import ViewLoss
 from groco_cli.losses.embeddings import Embeddings
-from groco_cli.losses.negatives import negative_similarities, positive_similarities, strongest
+from groco_cli.losses.negatives import EVERY, positive_similarities, strongest_negatives
 from groco_cli.sorting import SortingNetwork
 
 VARIANTS = ("paper", "official")
@@ -84,9 +84,9 @@ class GroCoLoss(ViewLoss):
         positives = positive_similarities(embeddings, view, positive_views)
         if self.preorder:
             positives = positives.sort(dim=1, descending=True).values
-        candidates = slice(None) if self.variant == "paper" else slice(view, view + 1)
-        negatives = strongest(
-            negative_similarities(embeddings, view, candidates), self.num_negatives, in_batch_order=not self.preorder
+        candidates = EVERY if self.variant == "paper" else slice(view, view + 1)
+        negatives = strongest_negatives(
+            embeddings, view, self.num_negatives, candidates, in_batch_order=not self.preorder
         )
         return -torch.cat([positives, negatives], dim=1)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from groco_cli.losses.base import ViewLoss
 from groco_cli.losses.embeddings import Embeddings
-from groco_cli.losses.negatives import negative_similarities, positive_similarities, strongest
+from groco_cli.losses.negatives import negative_similarities, positive_similarities, strongest_negatives
 
 
 class InfoNCELoss(ViewLoss):
@@ -41,9 +41,10 @@ class InfoNCELoss(ViewLoss):
         """The mean over pairs of views, in both directions, and images."""
         losses = []
         for view in range(embeddings.views):
-            negatives = negative_similarities(embeddings, view, slice(None))
-            if self.num_negatives is not None:
-                negatives = strongest(negatives, self.num_negatives)
+            if self.num_negatives is None:
+                negatives = negative_similarities(embeddings, view)
+            else:
+                negatives = strongest_negatives(embeddings, view, self.num_negatives)
             against = (negatives / self.temperature).logsumexp(dim=1, keepdim=True)
             # A global anchor is paired with every other view, a local one with the global views.
             partners = embeddings.views if view < positive_views else positive_views

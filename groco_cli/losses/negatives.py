@@ -5,6 +5,9 @@ from torch import Tensor
 
 from groco_cli.losses.embeddings import Embeddings
 
+EVERY = slice(None)
+BUDGET = 2**27  # bytes of similarities at a time: the 1,024 images of two views that the paper trains with need 8 MB
+
 
 def positive_similarities(embeddings: Embeddings, view: int, positive_views: int) -> Tensor:
     """Similarities of one view's anchors to the other views of the same image.
@@ -21,35 +24,70 @@ def positive_similarities(embeddings: Embeddings, view: int, positive_views: int
     return torch.einsum("bd,kbd->bk", embeddings.anchors[view], embeddings.own[partners])
 
 
-def negative_similarities(embeddings: Embeddings, view: int, candidates: slice) -> Tensor:
+def negative_similarities(
+    embeddings: Embeddings, view: int, candidates: slice = EVERY, images: slice = EVERY
+) -> Tensor:
     """Similarities of one view's anchors to the views of all other images.
 
     Args:
         embeddings: Anchors and others.
         view: Which of the m views the anchors are.
         candidates: Which v of the views to look at.
+        images: Which of this process's images are anchors.
 
     Returns:
         [B, v·B·world], -inf where both are of one image.
     """
-    anchors, others = embeddings.anchors[view], embeddings.others[candidates]
-    views, images, _ = others.shape
-    numbers = torch.arange(images, device=anchors.device)
-    own = (numbers - embeddings.offset == numbers[: len(anchors), None]).repeat(1, views)
-    return (anchors @ others.flatten(0, 1).T).masked_fill(own, -torch.inf)
+    anchors, others = embeddings.anchors[view, images], embeddings.others[candidates]
+    views, every_image, _ = others.shape
+    own = torch.arange(embeddings.anchors.shape[1], device=anchors.device)[images] + embeddings.offset
+    same = own[:, None] == torch.arange(every_image, device=anchors.device)
+    return (anchors @ others.flatten(0, 1).T).masked_fill(same.repeat(1, views), -torch.inf)
 
 
-def strongest(similarities: Tensor, count: int, *, in_batch_order: bool = False) -> Tensor:
-    """The largest similarities of each anchor.
+def strongest_negatives(
+    embeddings: Embeddings,
+    view: int,
+    count: int,
+    candidates: slice = EVERY,
+    *,
+    in_batch_order: bool = False,
+    budget: int = BUDGET,
+) -> Tensor:
+    """The largest similarities of one view's anchors to views of other images.
+
+    Where the matrix of all similarities would be larger than the budget, the strongest are found block by block of the
+    anchors, and only theirs are computed again for the gradient.
 
     Args:
-        similarities: [B, candidates].
+        embeddings: Anchors and others.
+        view: Which of the m views the anchors are.
         count: How many to keep, N.
+        candidates: Which of the views to look at.
         in_batch_order: Leave them in the order of the candidates, unrelated to their size (Table 8b); else descending.
+        budget: Bytes of similarities that may exist at a time.
 
     Returns:
         [B, N].
     """
-    if not in_batch_order:
-        return similarities.topk(count, dim=1).values
-    return similarities.gather(1, similarities.detach().topk(count, dim=1).indices.sort(dim=1).values)
+    anchors, others = embeddings.anchors[view], embeddings.others[candidates].flatten(0, 1)
+    bytes_an_anchor = len(others) * anchors.element_size()
+    rows = max(1, budget // bytes_an_anchor)
+    if len(anchors) <= rows:
+        similarities = negative_similarities(embeddings, view, candidates)
+        return similarities.gather(1, _places(similarities.detach(), count, in_batch_order))
+    with torch.no_grad():
+        blocks = (slice(start, start + rows) for start in range(0, len(anchors), rows))
+        places = torch.cat(
+            [
+                _places(negative_similarities(embeddings, view, candidates, block), count, in_batch_order)
+                for block in blocks
+            ]
+        )
+    return torch.einsum("bd,bnd->bn", anchors, others[places])
+
+
+def _places(similarities: Tensor, count: int, in_batch_order: bool) -> Tensor:
+    """Where each row's largest are, [B, count]."""
+    places = similarities.topk(count, dim=1).indices
+    return places.sort(dim=1).values if in_batch_order else places

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from groco_cli.losses.embeddings import embed
-from groco_cli.losses.negatives import negative_similarities, positive_similarities, strongest
+from groco_cli.losses.negatives import positive_similarities, strongest_negatives
 
 
 @torch.no_grad()
@@ -26,5 +26,5 @@ def similarity_statistics(
     embeddings = embed(projections, stop_gradient=True)
     available = embeddings.views * (embeddings.others.shape[1] - 1)
     positives = positive_similarities(embeddings, 0, positive_views)
-    negatives = strongest(negative_similarities(embeddings, 0, slice(None)), min(num_negatives, available))
+    negatives = strongest_negatives(embeddings, 0, min(num_negatives, available))
     return positives.mean(), negatives.mean()

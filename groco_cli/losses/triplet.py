@@ -7,7 +7,7 @@ from torch import Tensor
 
 from groco_cli.losses.base import ViewLoss
 from groco_cli.losses.embeddings import Embeddings
-from groco_cli.losses.negatives import negative_similarities, positive_similarities, strongest
+from groco_cli.losses.negatives import positive_similarities, strongest_negatives
 
 
 class TripletLoss(ViewLoss):
@@ -42,7 +42,7 @@ class TripletLoss(ViewLoss):
         losses = []
         for view in range(embeddings.views):
             positives = positive_similarities(embeddings, view, positive_views)  # [B, K]
-            negatives = strongest(negative_similarities(embeddings, view, slice(None)), self.num_negatives)
+            negatives = strongest_negatives(embeddings, view, self.num_negatives)
             excess = negatives[:, None] - positives[:, :, None]  # d_p - d_n, [B, K, N]
             hinged = excess if math.isinf(self.margin) else (excess + self.margin).relu()
             losses.append(hinged.mean(dim=(1, 2)))
