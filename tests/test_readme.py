@@ -87,5 +87,5 @@ def test_the_pages_python_runs(page):
 
 
 def test_every_command_has_a_page():
-    for page in ("pretrain", "knn", "toy"):
+    for page in ("pretrain", "knn", "toy", "bench"):
         assert (ROOT / f"docs/{page}.md").exists()

@@ -1,0 +1,136 @@
+"""How long the sorting part and the whole losses take, forward and backward, and how much memory, on this machine."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+from torch.profiler import profile
+
+from groco_cli.losses import GroCoLoss, InfoNCELoss
+from groco_cli.losses.base import ViewLoss
+from groco_cli.sorting import SortingNetwork
+
+_WARM_UPS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What one thing costs.
+
+    Args:
+        part: "sorting" or "loss".
+        name: What was measured.
+        size: Elements n of a list, or images B of a batch.
+        seconds: Median of forward and backward together.
+        peak_bytes: Most memory in use at a time, above what was there before.
+    """
+
+    part: str
+    name: str
+    size: int
+    seconds: float
+    peak_bytes: int
+
+
+def bench_sorting(size: int, anchors: int, device: torch.device, repeats: int) -> list[Measurement]:
+    """The group mass of lists of `size` elements, against `diffsort`'s permutation matrix where that is installed.
+
+    Args:
+        size: Elements n of a list.
+        anchors: Lists A.
+        device: Where to compute.
+        repeats: Runs that the median is taken of.
+    """
+    x = torch.randn(anchors, size, device=device, requires_grad=True)
+    weights = torch.rand(size, device=device)
+    network = SortingNetwork(size)
+    forms: dict[str, Callable[[], Tensor]] = {"groco": lambda: network.group_mass(x, 1)}
+    if find_spec("diffsort"):
+        import diffsort
+
+        matrix = diffsort.DiffSortNet("odd_even", size, device=str(device), steepness=1.0, distribution="cauchy")
+        forms["diffsort"] = lambda: matrix(x)[1][:, :, :1].sum(dim=2)
+
+    def backward(form: Callable[[], Tensor]) -> None:
+        x.grad = None
+        (form() * weights).sum().backward()  # type: ignore[no-untyped-call]
+
+    return [
+        _measured("sorting", name, size, lambda form=form: backward(form), device, repeats)  # type: ignore[misc]
+        for name, form in forms.items()
+    ]
+
+
+def bench_losses(batch: int, dim: int, device: torch.device, repeats: int) -> list[Measurement]:
+    """The whole loss on two views, against InfoNCE.
+
+    Args:
+        batch: Images B.
+        dim: Length of a projection.
+        device: Where to compute.
+        repeats: Runs that the median is taken of.
+    """
+    views = [torch.randn(batch, dim, device=device, requires_grad=True) for _ in range(2)]
+    losses: dict[str, ViewLoss] = {
+        "GroCo": GroCoLoss(),
+        "GroCo official": GroCoLoss(variant="official"),
+        "InfoNCE": InfoNCELoss(),
+    }
+
+    def backward(loss: ViewLoss) -> None:
+        for view in views:
+            view.grad = None
+        made: Tensor = loss(views)
+        made.backward()  # type: ignore[no-untyped-call]
+
+    return [
+        _measured("loss", name, batch, lambda loss=loss: backward(loss), device, repeats)  # type: ignore[misc]
+        for name, loss in losses.items()
+    ]
+
+
+def _measured(
+    part: str, name: str, size: int, run: Callable[[], None], device: torch.device, repeats: int
+) -> Measurement:
+    seconds = []
+    for _ in range(_WARM_UPS + repeats):
+        _wait_for(device)
+        begun = time.perf_counter()
+        run()
+        _wait_for(device)
+        seconds.append(time.perf_counter() - begun)
+    return Measurement(
+        part=part,
+        name=name,
+        size=size,
+        seconds=statistics.median(seconds[_WARM_UPS:]),
+        peak_bytes=_peak_bytes(run, device),
+    )
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _peak_bytes(run: Callable[[], None], device: torch.device) -> int:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    # On a CPU only the profiler sees what torch's allocator gives and takes.
+    with profile(profile_memory=True) as profiler:
+        run()
+    assert profiler.profiler is not None
+    assert profiler.profiler.kineto_results is not None
+    in_use = peak = 0
+    for event in profiler.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            in_use += event.nbytes()
+            peak = max(peak, in_use)
+    return peak

@@ -1,0 +1,57 @@
+"""`groco bench loss`: every row that was asked for, and what a mistake looks like."""
+
+import json
+from importlib.util import find_spec
+
+import pytest
+
+from groco_cli.engine import bench_loss
+
+SMALL = ("--anchors", "64", "--batch", "16", "--dim", "8", "--repeats", "1", "--device", "cpu")
+
+
+def test_every_part_is_measured(call_groco):
+    shown = call_groco("bench", "loss", "--n", "4", "--n", "16", *SMALL, "--json")
+    assert shown.returncode == 0, shown.stderr
+    rows = json.loads(shown.stdout)["measurements"]
+    assert [(row["part"], row["size"], row["name"]) for row in rows] == [
+        ("sorting", 4, "groco"),
+        ("sorting", 4, "diffsort"),
+        ("sorting", 16, "groco"),
+        ("sorting", 16, "diffsort"),
+        ("loss", 16, "GroCo"),
+        ("loss", 16, "GroCo official"),
+        ("loss", 16, "InfoNCE"),
+    ]
+    assert all(row["seconds"] > 0 for row in rows)
+    peaks = {(row["size"], row["name"]): row["peak_bytes"] for row in rows if row["part"] == "sorting"}
+    assert peaks[16, "groco"] >= 3 * 64 * 16 * 4  # a copy of the values, the masses, what is kept
+    assert peaks[16, "diffsort"] > 5 * peaks[16, "groco"]
+
+
+def test_without_diffsort_groco_is_measured_alone(call_groco, monkeypatch):
+    monkeypatch.setattr(bench_loss, "find_spec", lambda name: None if name == "diffsort" else find_spec(name))
+    rows = json.loads(call_groco("bench", "loss", "--n", "4", *SMALL, "--json").stdout)["measurements"]
+    assert [row["name"] for row in rows if row["part"] == "sorting"] == ["groco"]
+
+
+def test_the_table_names_device_and_settings(call_groco):
+    shown = call_groco("bench", *SMALL, "--n", "4")
+    for word in ("64 lists", "cpu", "n = 4", "B = 16", "InfoNCE", "peak MB"):
+        assert word in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "what", "remedy"),
+    [
+        (["lss"], "'lss'", "did you mean 'loss'"),
+        (["loss", "--n", "1"], "--n 1", "--n 11"),
+        (["loss", "--batch", "5"], "--batch 5", "--batch 256"),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_remedy(call_groco, typed, what, remedy):
+    failed = call_groco("bench", *typed)
+    assert (failed.returncode, failed.stdout) == (2, "")
+    (line,) = failed.stderr.strip().splitlines()
+    assert what in line
+    assert remedy in line

@@ -1,0 +1,30 @@
+"""Every loss learns from real photographs: 2,048 of CIFAR-10, six short epochs, against the untrained encoder."""
+
+import pytest
+
+from groco_cli.engine import pretrain
+from groco_cli.engine.configuration import resolve
+from groco_cli.engine.metrics import read_metrics
+from groco_cli.engine.run_folder import RunFolder
+
+# Measured: from 19.7 % untrained to 35.8, 29.8 and 35.2 %. On 10,000 test images one standard error is 0.5 points.
+MARGIN = 0.06
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("loss", "learning_rate"), [("groco", 160.0), ("infonce", 0.1), ("triplet", 4.0)])
+def test_knn_on_cifar10_beats_the_untrained_encoder(cifar_root, tmp_path, loss, learning_rate):
+    settings = resolve(
+        "cifar10-quick",
+        None,
+        {
+            "data": {"subset": 2048, "data_root": str(cifar_root)},
+            "loss": {"loss": loss},
+            "model": {"projector_hidden": 512, "projector_out": 256},
+            "optim": {"batch_size": 128, "epochs": 6, "learning_rate": learning_rate},
+            "run": {"knn_every": 0, "device": "cpu", "output": str(tmp_path / "run")},
+        },
+    )
+    lines = read_metrics(RunFolder(pretrain(settings)).metrics)
+    untrained, trained = (line["top1"] for line in lines if line["kind"] == "knn")
+    assert trained > untrained + MARGIN
