@@ -31,11 +31,6 @@ def stdout() -> Console:
     return Console(highlight=False)
 
 
-def verbose() -> bool:
-    """Whether -v was given."""
-    return _verbosity > 0
-
-
 def note(message: str, above: Progress | None = None) -> None:
     """Say something on stderr, unless -q was given.
 
