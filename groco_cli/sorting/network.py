@@ -20,8 +20,8 @@ from groco_cli.sorting.relaxations import RELAXATIONS
 class SortingNetwork:
     """A sorting network whose conditional swaps are relaxed, in non-descending order.
 
-    Equal values: p is 1/2, so they share both places evenly. Infinite values are ordered before or behind all finite
-    ones with certainty as β allows, but their mixture with finite ones is not finite; NaN makes all of its list NaN.
+    Equal values: p is 1/2, so they share both places evenly. NaN, and infinite values, whose mixture with others is not
+    a number, spoil their own list and no other.
 
     Args:
         size: Number of elements n to sort, at least 2.

@@ -83,8 +83,9 @@ def test_equal_values_share_their_places_evenly():
         torch.testing.assert_close(SortingNetwork(2, relaxation=relaxation).group_mass(x, 1), torch.full_like(x, 0.5))
 
 
-def test_nan_is_passed_on_to_its_own_list_alone():
-    x = torch.tensor([[0.1, torch.nan, 0.3], [0.1, 0.2, 0.3]])
+@pytest.mark.parametrize("odd", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_no_number_spoils_its_own_list_alone(odd):
+    x = torch.tensor([[0.1, odd, 0.3], [0.1, 0.2, 0.3]])
     mass = SortingNetwork(3).group_mass(x, 1)
     assert mass[0].isnan().any()
     assert mass[1].isfinite().all()
