@@ -60,6 +60,13 @@ def dino(views: int, local_views: int, size: int, local_size: int) -> tuple[View
     return (*globals_, *[local] * local_views)
 
 
+def mocov3(views: int, local_views: int, size: int, local_size: int) -> tuple[View, ...]:
+    """MoCo v3's views for ViTs: DINO's but for larger crops, of 0.08 and more, and bilinear (its main_moco.py)."""
+    drawn = dino(views, local_views, size, local_size)
+    globals_ = (replace(view, crop_scale=(0.08, 1.0), interpolation="bilinear") for view in drawn[:views])
+    return (*globals_, *drawn[views:])
+
+
 def simclr(views: int, local_views: int, size: int, local_size: int) -> tuple[View, ...]:
     """SimCLR views as the released code has them; local ones with DINO's smaller crops."""
     photometric = Photometric(
@@ -99,6 +106,7 @@ def digits(views: int, local_views: int, size: int, local_size: int) -> tuple[Vi
 
 AUGMENTATIONS: dict[str, Callable[[int, int, int, int], tuple[View, ...]]] = {
     "dino": dino,
+    "mocov3": mocov3,
     "simclr": simclr,
     "small": small,
     "digits": digits,

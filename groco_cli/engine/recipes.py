@@ -3,10 +3,12 @@
 Each is a full set of settings; `--recipe NAME` starts from one, and every option given besides overrides it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from groco_cli.engine.settings import (
     DataSettings,
+    LossSettings,
+    MethodSettings,
     ModelSettings,
     OptimSettings,
     PretrainSettings,
@@ -67,7 +69,35 @@ _DIGITS = Recipe(
     ),
 )
 
-RECIPES: dict[str, Recipe] = {recipe.settings.recipe: recipe for recipe in (_DIGITS, _CIFAR10_QUICK, _PAPER)}
+# MoCo v3's settings for ViT-Small (its CONFIG.md: learning rate 1.5e-4, weight decay 0.1, 40 epochs of warm-up, τ 0.2,
+# momentum 0.99; twelve attention heads, where timm's ViT-Small has six), with the paper's batch and epochs (Table 6).
+_MOCOV3 = PretrainSettings(
+    recipe="mocov3-vits-100ep",
+    data=DataSettings(data=""),
+    views=ViewSettings(augmentation="mocov3"),
+    model=ModelSettings(
+        arch="vit_small_patch16_224", attention_heads=12, projector_hidden=4096, projector_out=256, projector_layers=3
+    ),
+    method=MethodSettings(method="mocov3"),
+    loss=LossSettings(loss="infonce", temperature=0.2),
+    optim=OptimSettings(optimizer="adamw", learning_rate=1.5e-4, weight_decay=0.1, warmup_epochs=40),
+)
+_MOCOV3_RECIPES = (
+    Recipe(
+        purpose="MoCo v3 with ViT-Small, 2 × 224, 100 epochs, batch 1,024 (Table 6)",
+        expected="ImageNet k-NN (k=20) 66.8 %, linear 70.9 %",
+        settings=_MOCOV3,
+    ),
+    Recipe(
+        purpose="the same with GroCo in place of InfoNCE (Table 6)",
+        expected="ImageNet k-NN (k=20) 67.5 %, linear 70.8 %",
+        settings=replace(_MOCOV3, recipe="groco-mocov3-vits-100ep", loss=LossSettings(loss="groco")),
+    ),
+)
+
+RECIPES: dict[str, Recipe] = {
+    recipe.settings.recipe: recipe for recipe in (_DIGITS, _CIFAR10_QUICK, _PAPER, *_MOCOV3_RECIPES)
+}
 
 
 def default_recipe(data: str) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from groco_cli.data.views import AUGMENTATIONS, View
 from groco_cli.devices import PRECISIONS
+from groco_cli.engine.methods import METHODS
 from groco_cli.engine.optim import OPTIMIZERS
 from groco_cli.errors import UsageError, did_you_mean
 from groco_cli.losses.groco import VARIANTS
@@ -34,7 +35,7 @@ class ViewSettings:
     """Which views of them.
 
     Args:
-        augmentation: "dino", "simclr", "small" or "digits".
+        augmentation: "dino", "mocov3", "simclr", "small" or "digits".
         views: Global views m ≥ 2; they serve as positives.
         local_views: Smaller views, anchors only (multi-crop).
         image_size: Side of a global view, pixels.
@@ -68,6 +69,7 @@ class ModelSettings:
     Args:
         arch: Backbone by its timm or torchvision name.
         stem: "imagenet", or "small" for ResNets on pictures of about 32 pixels.
+        attention_heads: Of a ViT; 0 for those of its architecture.
         projector_hidden: Width of the projector's hidden layers.
         projector_out: Length of a projection.
         projector_layers: Number of its linear layers.
@@ -75,9 +77,25 @@ class ModelSettings:
 
     arch: str = "resnet50"
     stem: str = "imagenet"
+    attention_heads: int = 0
     projector_hidden: int = 2048
     projector_out: int = 2048
     projector_layers: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSettings:
+    """Which networks see the views; see `methods`.
+
+    Args:
+        method: "siamese" or "mocov3".
+        ema_momentum: Of mocov3's momentum encoder at the start; grows to 1 along half a cosine.
+        freeze_patches: Whether mocov3 keeps a ViT's patch embedding as it is.
+    """
+
+    method: str = "siamese"
+    ema_momentum: float = 0.99
+    freeze_patches: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +109,7 @@ class LossSettings:
         beta: Inverse temperature of groco's swaps (1.0).
         preorder: Whether groco sorts each group first (yes).
         variant: Of groco: "paper" (default) or "official".
-        temperature: Of infonce (0.1).
+        temperature: Of infonce (0.1; 0.2 with mocov3).
         margin: Of triplet (0.8); may be infinite.
     """
 
@@ -171,6 +189,7 @@ class PretrainSettings:
     data: DataSettings = field(default_factory=DataSettings)
     views: ViewSettings = field(default_factory=ViewSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
+    method: MethodSettings = field(default_factory=MethodSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
     run: RunSettings = field(default_factory=RunSettings)
@@ -179,6 +198,7 @@ class PretrainSettings:
         views, model, loss, optim, run = self.views, self.model, self.loss, self.optim, self.run
         _one_of("--augmentation", views.augmentation, AUGMENTATIONS)
         _one_of("--stem", model.stem, STEMS)
+        _one_of("--method", self.method.method, METHODS)
         _one_of("--loss", loss.loss, LOSSES)
         _one_of("--variant", loss.variant or VARIANTS[0], VARIANTS)
         _one_of("--optimizer", optim.optimizer, OPTIMIZERS)
@@ -188,6 +208,9 @@ class PretrainSettings:
         _at_least("--local-views", views.local_views, 0)
         _at_least("--image-size", views.image_size, 8)
         _at_least("--local-size", views.local_size, 8)
+        _at_least("--attention-heads", model.attention_heads, 0)
+        if not 0 <= self.method.ema_momentum <= 1:
+            raise UsageError(f"--ema-momentum {self.method.ema_momentum} is out of range", "type 0.99")
         _at_least("--projector-hidden", model.projector_hidden, 1)
         _at_least("--projector-out", model.projector_out, 1)
         _at_least("--projector-layers", model.projector_layers, 1)

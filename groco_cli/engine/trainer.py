@@ -10,28 +10,27 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from groco_cli import __version__, console, devices
+from groco_cli import console, devices
 from groco_cli.data.loader import Normalisation, ViewLoader, default_workers
 from groco_cli.data.sources import Dataset, data_root, first, open_dataset
 from groco_cli.engine.checkpoint import TrainingState
 from groco_cli.engine.configuration import to_toml
 from groco_cli.engine.curves import draw_curves
 from groco_cli.engine.interrupt import Interrupted, StopRequest
+from groco_cli.engine.methods import Compared, Method
 from groco_cli.engine.metrics import MetricsLog, read_metrics
 from groco_cli.engine.monitor import KNNMonitor, knn_monitor
-from groco_cli.engine.objective import build_loss
+from groco_cli.engine.objective import build_loss, build_method
 from groco_cli.engine.optim import OPTIMIZERS
 from groco_cli.engine.pace import Pace, Stopwatch
 from groco_cli.engine.report import Report
 from groco_cli.engine.run_folder import RunFolder, new_run_folder
 from groco_cli.engine.schedule import learning_rate
 from groco_cli.engine.settings import PretrainSettings
-from groco_cli.engine.siamese import Siamese
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.files import atomic_write
 from groco_cli.losses.base import ViewLoss
 from groco_cli.losses.statistics import similarity_statistics
-from groco_cli.models import EncoderMetadata, Projector, create_encoder
 from groco_cli.models.conversion import save_checkpoint
 
 
@@ -54,7 +53,7 @@ def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> 
     precision = devices.choose_precision(settings.run.precision, device)
     dataset = open_dataset(settings.data.data, data_root(settings.data.data_root))
     dataset = replace(dataset, train=first(dataset.train, settings.data.subset))
-    loss = build_loss(settings.loss)
+    loss = build_loss(settings.loss, settings.method.method)
     _check_batch(settings, dataset, loss)
 
     workers = default_workers(device) if settings.data.workers < 0 else settings.data.workers
@@ -69,7 +68,7 @@ def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> 
         workers=workers,
     )
     torch.manual_seed(settings.run.seed)
-    model = _build_model(settings).to(memory_format=torch.channels_last).to(device)
+    model = build_method(settings).to(memory_format=torch.channels_last).to(device)
     optim = settings.optim
     state = TrainingState(
         model,
@@ -87,32 +86,6 @@ def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> 
     return folder.path
 
 
-def _build_model(settings: PretrainSettings) -> Siamese:
-    views, model = settings.views, settings.model
-    metadata = EncoderMetadata(
-        arch=model.arch,
-        stem=model.stem,
-        image_size=views.image_size,
-        resize=views.evaluation_resize,
-        mean=views.mean,
-        std=views.std,
-        method=settings.loss.loss,
-        data=settings.data.data,
-        settings=to_toml(settings),
-        groco_version=__version__,
-    )
-    try:
-        encoder = create_encoder(metadata)
-    except ValueError as error:
-        raise UsageError(f"--arch {model.arch}: {error}", "timm.list_models() has the names") from error
-    return Siamese(
-        encoder,
-        Projector(
-            encoder.feature_dim, hidden=model.projector_hidden, out=model.projector_out, layers=model.projector_layers
-        ),
-    )
-
-
 @dataclass
 class _Run:
     """Everything that the loop touches."""
@@ -122,7 +95,7 @@ class _Run:
     device: torch.device
     precision: str
     loader: ViewLoader
-    model: Siamese
+    model: Method
     loss: ViewLoss
     state: TrainingState
     monitor: KNNMonitor | None
@@ -143,11 +116,11 @@ class _Run:
             for epoch in range(state.step // per_epoch, epochs):
                 stopwatch = Stopwatch(batch_size)
                 for views in stopwatch.waiting(self.loader.epoch(epoch, start=state.step % per_epoch)):
-                    loss, projections = self._step(views, self._rate(total, per_epoch))
+                    loss, compared = self._step(views, state.step / total, self._rate(total, per_epoch))
                     stopwatch.done(loss)
                     report.step(state.step)
                     if state.step % run.log_every == 0:
-                        self._log(metrics, loss, projections, stopwatch.read())
+                        self._log(metrics, loss, compared, stopwatch.read())
                         report.pace(stopwatch.read())
                     if stop.signal and state.step % per_epoch:
                         self._stop(stop.signal, total)
@@ -164,19 +137,20 @@ class _Run:
             self._export(temporary, epochs)
         draw_curves(read_metrics(self.folder.metrics), self.folder.curves, self._title())
 
-    def _step(self, views: Sequence[Tensor], rate: float) -> tuple[Tensor, list[Tensor]]:
+    def _step(self, views: Sequence[Tensor], progress: float, rate: float) -> tuple[Tensor, Compared]:
         state = self.state
         for group in state.optimizer.param_groups:
             group["lr"] = rate
+        self.model.before_step(progress)
         with devices.autocast(self.device, self.precision):
-            projections = self.model([view.contiguous(memory_format=torch.channels_last) for view in views])
-            loss = self.loss(projections, positive_views=self.settings.views.views)
+            compared = self.model([view.contiguous(memory_format=torch.channels_last) for view in views])
+            loss = self.loss(compared.anchors, self.settings.views.views, compared.targets)
         state.optimizer.zero_grad(set_to_none=True)
         state.scaler.scale(loss).backward()
         state.scaler.step(state.optimizer)
         state.scaler.update()
         state.step += 1
-        return loss.detach(), projections
+        return loss.detach(), compared
 
     def _rate(self, total: int, per_epoch: int) -> float:
         optim = self.settings.optim
@@ -187,9 +161,9 @@ class _Run:
             total_steps=total,
         )
 
-    def _log(self, metrics: MetricsLog, loss: Tensor, projections: Sequence[Tensor], pace: Pace) -> None:
+    def _log(self, metrics: MetricsLog, loss: Tensor, compared: Compared, pace: Pace) -> None:
         """Write a line about this step; the one place that waits for the device within an epoch."""
-        positive, negative = similarity_statistics(projections, self.settings.views.views)
+        positive, negative = similarity_statistics(compared.anchors, self.settings.views.views, compared.targets)
         self._check_finite(loss.item())
         metrics.write(
             "train",
@@ -236,7 +210,7 @@ class _Run:
     def _export(self, path: Path, epoch: int) -> None:
         encoder = self.model.encoder
         encoder.metadata = replace(encoder.metadata, epoch=epoch)
-        save_checkpoint(path, encoder, {"projector": self.model.projector.state_dict()})
+        save_checkpoint(path, encoder, {name: head.state_dict() for name, head in self.model.heads().items()})
 
     def _title(self) -> str:
         settings = self.settings
@@ -284,7 +258,7 @@ def _announce(
         + (f"; {over} of them left to other epochs each time" if over else "")
     )
     console.note(f"views      {views.views}×{views.image_size}{local}, {views.augmentation} augmentations")
-    console.note(f"encoder    {settings.model.arch}, {settings.model.stem} stem")
+    console.note(f"encoder    {settings.model.arch}, {settings.model.stem} stem; {settings.method.method}")
     console.note(f"loss       {loss}")
     console.note(
         f"optimizer  {optim.optimizer}, learning rate {optim.peak_learning_rate:g}, batch {optim.batch_size}, "

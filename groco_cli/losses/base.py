@@ -35,26 +35,35 @@ class ViewLoss(nn.Module, ABC):
         """How many negatives an anchor has in a batch of B images with m views each."""
         return views * (batch - 1)
 
-    def forward(self, projections: Sequence[Tensor], positive_views: int | None = None) -> Tensor:
+    def forward(
+        self,
+        projections: Sequence[Tensor],
+        positive_views: int | None = None,
+        targets: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """The loss, averaged over this process's anchors; computed in float32 (float64 stays).
 
         Args:
             projections: One tensor [B, D] a view, m ≥ 2 of them, unnormalised; gathered across processes here.
             positive_views: The first of the views that serve as positives, at least 2 (multi-crop: the global ones,
                 for local anchors too); all of them where None.
+            targets: What the anchors are compared with instead of each other, one tensor [B, D] a view (MoCo v3: the
+                momentum encoder's projections).
 
         Returns:
             A scalar.
 
         Raises:
-            ValueError: If there are too few views, or fewer negatives than `num_negatives`.
+            ValueError: If there are too few views, not as many targets, or fewer negatives than `num_negatives`.
         """
         views = len(projections)
         positive_views = views if positive_views is None else positive_views
         if not 2 <= positive_views <= views:
             raise ValueError(f"{positive_views} of {views} views as positives; there must be at least 2")
+        if targets is not None and len(targets) != views:
+            raise ValueError(f"{len(targets)} targets for {views} views; there must be one a view")
         with torch.autocast(projections[0].device.type, enabled=False):
-            embeddings = embed(projections, stop_gradient=self.stop_gradient)
+            embeddings = embed(projections, targets, stop_gradient=self.stop_gradient)
             batch = embeddings.others.shape[1]
             available = self.available_negatives(batch, views)
             if (self.num_negatives or 1) > available:

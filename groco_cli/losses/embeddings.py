@@ -35,7 +35,7 @@ class Embeddings:
         return self.others[:, self.offset : self.offset + self.anchors.shape[1]]
 
 
-def embed(projections: Sequence[Tensor], *, stop_gradient: bool) -> Embeddings:
+def embed(projections: Sequence[Tensor], targets: Sequence[Tensor] | None = None, *, stop_gradient: bool) -> Embeddings:
     """Normalise projections, in float32 (float64 stays), and gather those of other processes.
 
     The gradient of what was gathered is summed over the processes and flows back to where it came from. With each
@@ -45,12 +45,19 @@ def embed(projections: Sequence[Tensor], *, stop_gradient: bool) -> Embeddings:
 
     Args:
         projections: One tensor [B, D] a view, the same B in every process.
+        targets: What the anchors are compared with, in the same form (a momentum encoder's projections); the anchors
+            themselves where None.
         stop_gradient: Whether the others are constants (section 4.1).
     """
-    stacked = torch.stack(tuple(projections))
-    anchors = F.normalize(stacked if stacked.dtype == torch.float64 else stacked.float(), dim=-1)
-    others = anchors.detach() if stop_gradient else anchors
+    anchors = _unit(projections)
+    others = anchors if targets is None else _unit(targets)
+    others = others.detach() if stop_gradient else others
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return Embeddings(anchors, others, 0)
     gathered = dist_nn.all_gather(others.contiguous())  # type: ignore[no-untyped-call]
     return Embeddings(anchors, torch.cat(tuple(gathered), dim=1), dist.get_rank() * anchors.shape[1])
+
+
+def _unit(projections: Sequence[Tensor]) -> Tensor:
+    stacked = torch.stack(tuple(projections))
+    return F.normalize(stacked if stacked.dtype == torch.float64 else stacked.float(), dim=-1)

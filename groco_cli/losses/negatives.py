@@ -57,7 +57,8 @@ def strongest_negatives(
     """The largest similarities of one view's anchors to views of other images.
 
     Where the matrix of all similarities would be larger than the budget, the strongest are found block by block of the
-    anchors, and only theirs are computed again for the gradient.
+    anchors, and only theirs are computed again for the gradient. Of equal ones the first candidates are taken, on every
+    device and in blocks of any size.
 
     Args:
         embeddings: Anchors and others.
@@ -88,6 +89,23 @@ def strongest_negatives(
 
 
 def _places(similarities: Tensor, count: int, in_batch_order: bool) -> Tensor:
-    """Where each row's largest are, [B, count]."""
-    places = similarities.topk(count, dim=1).indices
-    return places.sort(dim=1).values if in_batch_order else places
+    """Where each row's largest are, [B, count]; of equal ones those that come first, in that order."""
+    top = similarities.topk(min(count + 1, similarities.shape[1]), dim=1)
+    places, least = top.indices[:, :count], top.values[:, count - 1 : count]
+    # `topk` takes any of those equal to the last one in. To ask a GPU whether there are some would make it wait.
+    if similarities.is_cuda or (top.values[:, count:] == least).any():
+        places = _first_places(similarities, least, count)
+    places = places.sort(dim=1).values
+    if in_batch_order:
+        return places
+    order = similarities.gather(1, places).sort(dim=1, descending=True, stable=True).indices
+    return places.gather(1, order)
+
+
+def _first_places(similarities: Tensor, least: Tensor, count: int) -> Tensor:
+    """The places of all above `least`, and of the first of those equal to it: `count` in each row."""
+    above, equal = ~(similarities <= least), similarities == least  # NaN counts as above, as for `topk`
+    room = count - above.sum(dim=1, keepdim=True)
+    taken = above | (equal & (equal.cumsum(dim=1) <= room))
+    backwards = torch.arange(similarities.shape[1], 0, -1, device=similarities.device)
+    return (taken * backwards).topk(count, dim=1).indices

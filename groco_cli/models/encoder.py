@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import Any
 
 import timm
 import torch
@@ -21,6 +22,7 @@ class EncoderMetadata:
     Args:
         arch: Backbone by name, "timm:" or "torchvision:" in front where both have one.
         stem: "imagenet" (as published), or "small": 3×3 convolution of stride 1, no max-pool.
+        attention_heads: Of a ViT, which its weights do not tell (MoCo v3's ViT-Small has 12, timm's 6); 0 for timm's.
         image_size: Side of the square it looks at, pixels.
         resize: Length the shorter side is resized to before the centre crop, pixels.
         mean: Mean of each channel that inputs are normalised with.
@@ -34,6 +36,7 @@ class EncoderMetadata:
 
     arch: str
     stem: str = "imagenet"
+    attention_heads: int = 0
     image_size: int = 224
     resize: int = 256
     mean: tuple[float, ...] = field(default=(0.485, 0.456, 0.406))
@@ -70,22 +73,25 @@ def create_encoder(metadata: EncoderMetadata) -> Encoder:
     """Build an encoder with random weights, residual branches' last BN at zero where it has them.
 
     Raises:
-        ValueError: For an unknown architecture (with the nearest names) or stem, or a small stem for a backbone that
-            has no single first convolution and max-pool.
+        ValueError: For an unknown architecture (with the nearest names) or stem, a small stem for a backbone that has
+            no single first convolution and max-pool, or a number of attention heads that it cannot have.
     """
     if metadata.stem not in STEMS:
         raise ValueError(f"unknown stem {metadata.stem!r}; there are {' and '.join(STEMS)}")
-    backbone = _create_backbone(metadata.arch, metadata.image_size)
+    backbone = _create_backbone(metadata)
     if metadata.stem == "small":
         _shrink_stem(backbone, metadata.arch)
     multiply_small_maps(backbone)
     return Encoder(backbone, _feature_dim(backbone, metadata.image_size), metadata)
 
 
-def _create_backbone(arch: str, image_size: int) -> nn.Module:
+def _create_backbone(metadata: EncoderMetadata) -> nn.Module:
+    arch = metadata.arch
     library, _, name = arch.rpartition(":")
     if library in ("", "timm") and timm.is_model(name):
-        return _from_timm(name, image_size)
+        return _from_timm(name, metadata.image_size, metadata.attention_heads)
+    if metadata.attention_heads:
+        raise ValueError(f"the number of attention heads can be set for timm's ViTs; {arch!r} is none")
     if library in ("", "torchvision") and name in _torchvision_classifiers():
         return _from_torchvision(name)
     known = [*timm.list_models(), *_torchvision_classifiers()]
@@ -95,12 +101,18 @@ def _create_backbone(arch: str, image_size: int) -> nn.Module:
     )
 
 
-def _from_timm(name: str, image_size: int) -> nn.Module:
-    return _first_accepted(
-        lambda **options: timm.create_model(name, num_classes=0, **options),
-        {"img_size": image_size, "dynamic_img_size": True},  # transformers: built for one size, shown others too
-        {"img_size": image_size},
-    )
+def _from_timm(name: str, image_size: int, attention_heads: int) -> nn.Module:
+    heads: dict[str, Any] = {"num_heads": attention_heads} if attention_heads else {}
+    try:
+        return _first_accepted(
+            lambda **options: timm.create_model(name, num_classes=0, **heads, **options),
+            {"img_size": image_size, "dynamic_img_size": True},  # transformers: built for one size, shown others too
+            {"img_size": image_size},
+        )
+    except (TypeError, AssertionError) as error:
+        if not heads:
+            raise
+        raise ValueError(f"{name!r} cannot have {attention_heads} attention heads") from error
 
 
 def _first_accepted(create: Callable[..., nn.Module], *options: dict[str, object]) -> nn.Module:

@@ -30,11 +30,17 @@ def pretrain(
     batch_size: Annotated[int | None, _own("Images a step.")] = None,
     arch: Annotated[str | None, _own("Backbone, by its timm or torchvision name.")] = None,
     stem: Annotated[str | None, _own("imagenet, or small (ResNets on pictures of about 32 pixels).")] = None,
+    attention_heads: Annotated[int | None, _own("Attention heads of a ViT.")] = None,
     views: Annotated[int | None, _own("Views an image, each a positive of the others.")] = None,
     local_views: Annotated[int | None, _own("Smaller views, anchors only (multi-crop).")] = None,
     image_size: Annotated[int | None, _own("Side of a view, pixels.")] = None,
     local_size: Annotated[int | None, _own("Side of a local view, pixels.")] = None,
-    augmentation: Annotated[str | None, _own("dino, simclr, small or digits.")] = None,
+    augmentation: Annotated[str | None, _own("dino, mocov3, simclr, small or digits.")] = None,
+    method: Annotated[str | None, _own("siamese, or mocov3 (predictor and momentum encoder).")] = None,
+    ema_momentum: Annotated[float | None, _own("Momentum of mocov3's momentum encoder at the start.")] = None,
+    freeze_patches: Annotated[
+        bool | None, _own("Whether mocov3 trains a ViT's patch embedding.", "--freeze-patches/--no-freeze-patches")
+    ] = None,
     loss: Annotated[str | None, _own("groco, infonce or triplet.")] = None,
     temperature: Annotated[float | None, _own("Temperature of infonce.")] = None,
     margin: Annotated[float | None, _own("Margin of triplet; may be inf.")] = None,
@@ -86,10 +92,12 @@ def pretrain(
         "model": {
             "arch": arch,
             "stem": stem,
+            "attention_heads": attention_heads,
             "projector_hidden": projector_hidden,
             "projector_out": projector_out,
             "projector_layers": projector_layers,
         },
+        "method": {"method": method, "ema_momentum": ema_momentum, "freeze_patches": freeze_patches},
         "loss": {
             "loss": loss,
             "temperature": temperature,

@@ -26,6 +26,13 @@ def test_dino_views_are_the_released_ones():
     assert {view.interpolation for view in (first, second, local)} == {"bicubic"}
 
 
+def test_moco_v3_views_are_dino_s_with_larger_crops():
+    mine, dino = (AUGMENTATIONS[name](2, 1, 224, 96) for name in ("mocov3", "dino"))
+    assert [view.photometric for view in mine] == [view.photometric for view in dino]
+    assert [(view.crop_scale, view.interpolation) for view in mine[:2]] == [((0.08, 1.0), "bilinear")] * 2
+    assert mine[2] == dino[2]
+
+
 def test_simclr_views_are_the_released_ones():
     view, same = AUGMENTATIONS["simclr"](2, 0, 224, 96)
     assert view == same
