@@ -64,9 +64,10 @@ class Photometric:
         probabilities = {f"{name}_probability": 1.0 for name in ("jitter", "grey", "blur", "solarise", "flip")}
         for name, largest in {**strengths, **probabilities}.items():
             if not 0 <= getattr(self, name) <= largest:
-                raise UsageError(f"{name} is {getattr(self, name)}, but must lie in [0, {largest}]")
-        if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
-            raise UsageError(f"blur_sigma is {self.blur_sigma}, but must be two ascending positive numbers")
+                option = f"--{name.removesuffix('_probability')}"
+                raise UsageError(f"{option} {getattr(self, name)} is out of range", f"type a number in [0, {largest}]")
+        if not (len(self.blur_sigma) == 2 and 0 < self.blur_sigma[0] <= self.blur_sigma[1]):
+            raise UsageError(f"--blur-sigma {self.blur_sigma} is out of range", "type --blur-sigma 0.1 2.0")
 
 
 def augment(images: Tensor, settings: Photometric, draws: NDArray[np.float64]) -> Tensor:

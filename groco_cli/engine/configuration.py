@@ -66,6 +66,30 @@ def resume_settings(file: Path, options: Overrides) -> PretrainSettings:
     return resumed
 
 
+def by_section(options: Mapping[str, Any]) -> Overrides:
+    """What was given on the command line, by the section that has a setting of that name.
+
+    Args:
+        options: Values by setting; None where nothing was given.
+
+    Raises:
+        KeyError: If no section has such a setting.
+    """
+    defaults = PretrainSettings()
+    sections = {
+        name.name: section.name
+        for section in dataclasses.fields(defaults)
+        if section.name != "recipe"
+        for name in dataclasses.fields(getattr(defaults, section.name))
+    }
+    given: dict[str, dict[str, Any]] = {}
+    for name, value in options.items():
+        if value is not None:
+            plain = str(value) if isinstance(value, Path) else tuple(value) if isinstance(value, list) else value
+            given.setdefault(sections[name], {})[name] = plain
+    return given
+
+
 def override(settings: PretrainSettings, overrides: Overrides, where: str) -> PretrainSettings:
     """Settings with some values replaced, checked by name and kind.
 

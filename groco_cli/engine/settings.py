@@ -1,6 +1,8 @@
 """The settings of a pre-training run: frozen, checked once here, trusted everywhere else."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from groco_cli.data.views import AUGMENTATIONS, View
 from groco_cli.devices import PRECISIONS
@@ -32,7 +34,7 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSettings:
-    """Which views of them.
+    """Which views of them; what is None is the augmentation's own, as published.
 
     Args:
         augmentation: "dino", "mocov3", "simclr", "small" or "digits".
@@ -42,6 +44,20 @@ class ViewSettings:
         local_size: Side of a local view, pixels.
         mean: Normalisation of each channel: its mean.
         std: Its standard deviation.
+        crop_scale: Smallest and largest share of the image that a global view shows.
+        local_crop_scale: Likewise of a local view.
+        interpolation: "bicubic" or "bilinear".
+        brightness: Strength of its jitter; see `Photometric`, likewise for the next three.
+        contrast: Strength of its jitter.
+        saturation: Strength of its jitter.
+        hue: Strength of its jitter.
+        jitter: How often these four are applied.
+        grey: How often a view loses its colours.
+        blur: How often a global view is blurred: one value for all, or one for each in turn.
+        blur_sigma: Smallest and largest standard deviation of the blur, pixels.
+        solarise: How often a global view is solarised: as for `blur`.
+        flip: How often a view is mirrored.
+        view_precision: What colours and blur are computed in: "fp32" or "bf16".
     """
 
     augmentation: str = "dino"
@@ -51,10 +67,47 @@ class ViewSettings:
     local_size: int = 96
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    crop_scale: tuple[float, ...] | None = None
+    local_crop_scale: tuple[float, ...] | None = None
+    interpolation: str | None = None
+    brightness: float | None = None
+    contrast: float | None = None
+    saturation: float | None = None
+    hue: float | None = None
+    jitter: float | None = None
+    grey: float | None = None
+    blur: tuple[float, ...] | None = None
+    blur_sigma: tuple[float, ...] | None = None
+    solarise: tuple[float, ...] | None = None
+    flip: float | None = None
+    view_precision: str = "fp32"
 
     def draw(self) -> tuple[View, ...]:
         """How each view is drawn, global ones first."""
-        return AUGMENTATIONS[self.augmentation](self.views, self.local_views, self.image_size, self.local_size)
+        published = AUGMENTATIONS[self.augmentation](self.views, self.local_views, self.image_size, self.local_size)
+        return tuple(self._changed(view, number) for number, view in enumerate(published))
+
+    def _changed(self, view: View, number: int) -> View:
+        """A view as published, but for what is set otherwise."""
+        is_global = number < self.views
+        photometric = {
+            "brightness": self.brightness,
+            "contrast": self.contrast,
+            "saturation": self.saturation,
+            "hue": self.hue,
+            "jitter_probability": self.jitter,
+            "grey_probability": self.grey,
+            "blur_probability": self.blur[number % len(self.blur)] if self.blur and is_global else None,
+            "blur_sigma": self.blur_sigma,
+            "solarise_probability": self.solarise[number % len(self.solarise)] if self.solarise and is_global else None,
+            "flip_probability": self.flip,
+        }
+        crop = {
+            "crop_scale": self.crop_scale if is_global else self.local_crop_scale,
+            "interpolation": self.interpolation,
+            "photometric": replace(view.photometric, **_given(photometric)),
+        }
+        return replace(view, **_given(crop))
 
     @property
     def evaluation_resize(self) -> int:
@@ -204,10 +257,15 @@ class PretrainSettings:
         _one_of("--optimizer", optim.optimizer, OPTIMIZERS)
         _one_of("--lr-scaling", optim.lr_scaling, ("linear", "sqrt"))
         _one_of("--precision", run.precision, PRECISIONS)
+        _one_of("--interpolation", views.interpolation or "bicubic", ("bicubic", "bilinear"))
+        _one_of("--view-precision", views.view_precision, ("fp32", "bf16"))
+        _shares("--crop-scale", views.crop_scale)
+        _shares("--local-crop-scale", views.local_crop_scale)
         _at_least("--views", views.views, 2)
         _at_least("--local-views", views.local_views, 0)
         _at_least("--image-size", views.image_size, 8)
         _at_least("--local-size", views.local_size, 8)
+        views.draw()  # which checks the rest of them
         _at_least("--attention-heads", model.attention_heads, 0)
         if not 0 <= self.method.ema_momentum <= 1:
             raise UsageError(f"--ema-momentum {self.method.ema_momentum} is out of range", "type 0.99")
@@ -253,3 +311,12 @@ def _at_least(option: str, value: float, least: float) -> None:
 def _positive(option: str, value: float) -> None:
     if not 0 < value < float("inf"):
         raise UsageError(f"{option} {value} is out of range", "type a positive number")
+
+
+def _shares(option: str, values: tuple[float, ...] | None) -> None:
+    if values is not None and not (len(values) == 2 and 0 < values[0] <= values[1] <= 1):
+        raise UsageError(f"{option} {' '.join(map(str, values))} is out of range", f"type {option} 0.14 1.0")
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}

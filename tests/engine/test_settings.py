@@ -1,10 +1,11 @@
 """Settings: what is refused, and in which order recipe, file and options count."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
-from groco_cli.engine.configuration import read_toml, resolve, resume_settings, to_toml
+from groco_cli.engine.configuration import by_section, read_toml, resolve, resume_settings, to_toml
 from groco_cli.engine.objective import build_loss
 from groco_cli.engine.recipes import RECIPES, default_recipe
 from groco_cli.engine.settings import LossSettings, MethodSettings, OptimSettings, PretrainSettings, ViewSettings
@@ -17,6 +18,13 @@ from groco_cli.losses import GroCoLoss, InfoNCELoss, MoCoLoss, TripletLoss
     [
         ("views", {"augmentation": "dinno"}, "--augmentation dinno.*did you mean 'dino'"),
         ("views", {"views": 1}, "--views 1"),
+        ("views", {"hue": 0.7}, "--hue 0.7"),
+        ("views", {"blur": (1.0, 1.5)}, "--blur 1.5"),
+        ("views", {"crop_scale": (0.5, 0.1)}, "--crop-scale 0.5 0.1"),
+        ("views", {"blur_sigma": (2.0,)}, "--blur-sigma"),
+        ("views", {"interpolation": "cubic"}, "--interpolation cubic.*'bicubic'"),
+        ("method", {"method": "moco3"}, "--method moco3.*'mocov3'"),
+        ("method", {"ema_momentum": 1.5}, "--ema-momentum 1.5"),
         ("loss", {"num_negatives": 0}, "--negatives 0"),
         ("loss", {"beta": 0.0}, "--beta 0.0"),
         ("loss", {"loss": "infonze"}, "--loss infonze.*'infonce'"),
@@ -178,3 +186,41 @@ def test_small_pictures_are_measured_whole_and_large_ones_as_published():
 def test_settings_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         PretrainSettings().recipe = "mine"  # type: ignore[misc]
+
+
+def test_each_parameter_of_the_views_can_be_set_and_the_rest_stays_published():
+    published = ViewSettings(views=3, local_views=1).draw()
+    changed = ViewSettings(views=3, local_views=1, hue=0.3, crop_scale=(0.2, 0.9), blur=(0.5, 0.25), flip=0.0).draw()
+    assert [view.photometric.hue for view in changed] == [0.3] * 4
+    assert [view.photometric.flip_probability for view in changed] == [0.0] * 4
+    assert [view.crop_scale for view in changed] == [(0.2, 0.9)] * 3 + [published[3].crop_scale]
+    assert [view.photometric.blur_probability for view in changed] == [
+        0.5,
+        0.25,
+        0.5,
+        0.5,
+    ]  # the last is the local one's
+    for before, after in zip(published, changed, strict=True):
+        photometric = dataclasses.replace(
+            after.photometric, hue=0.1, flip_probability=0.5, blur_probability=before.photometric.blur_probability
+        )
+        assert dataclasses.replace(after, crop_scale=before.crop_scale, photometric=photometric) == before
+
+
+def test_options_find_their_section_by_their_name():
+    given = {"epochs": 3, "blur": [1.0, 0.1], "output": Path("x"), "beta": None, "data": "digits"}
+    assert by_section(given) == {
+        "optim": {"epochs": 3},
+        "views": {"blur": (1.0, 0.1)},
+        "run": {"output": "x"},
+        "data": {"data": "digits"},
+    }
+    with pytest.raises(KeyError):
+        by_section({"epoch": 3})
+
+
+def test_no_two_sections_have_a_setting_of_one_name():
+    defaults = PretrainSettings()
+    sections = [getattr(defaults, f.name) for f in dataclasses.fields(defaults) if f.name != "recipe"]
+    names = [field.name for section in sections for field in dataclasses.fields(section)]
+    assert len(names) == len(set(names))
