@@ -137,6 +137,11 @@ def test_real_jpegs_are_decoded_as_pillow_does_and_turned(imagenet_jpegs: Path):
     assert turned
 
 
+def test_bytes_are_decoded_as_their_file_is(imagenet_jpegs: Path):
+    for path in sorted(imagenet_jpegs.iterdir())[::25]:
+        assert_same(decode(path.read_bytes()), decode(path))
+
+
 def jpeg(**options: object) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.tile(RGB, (12, 12, 1))).save(buffer, format="jpeg", **options)
@@ -165,8 +170,12 @@ def test_a_bad_file_is_told_by_name(tmp_path: Path, damage: str):
     path.write_bytes(BAD[damage]())
     with pytest.raises(BadImageError, match=r"cannot decode .*bad\.jpg: .") as caught:
         decode(path)
-    assert caught.value.path == path
+    assert (caught.value.name, caught.value.path) == (str(path), path)
     assert caught.value.reason
+    with pytest.raises(BadImageError, match=r"cannot decode s\.tar:bad: .") as caught:
+        decode(path.read_bytes(), "s.tar:bad")
+    assert caught.value.name == "s.tar:bad"
+    assert "0x" not in caught.value.reason, "bytes have no name but their own"
 
 
 def test_a_missing_file_and_a_folder_are_told_by_name(tmp_path: Path):
