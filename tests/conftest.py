@@ -38,6 +38,12 @@ def cifar_root(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="session")
+def imagenet_shards() -> Path:
+    """The folder of two shards of real ImageNet: 250 samples in the usual layout, 16 in that of the released code."""
+    return archive("imagenet-sample/imagenet-sample-000000.tar").parent
+
+
+@pytest.fixture(scope="session")
 def imagenet_jpegs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A flat folder of 250 real JPEGs of ImageNet, of differing size, some greyscale."""
     tar = archive("imagenet-sample/imagenet-sample-000000.tar")

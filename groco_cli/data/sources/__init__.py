@@ -1,0 +1,19 @@
+"""Where images come from, all behind `--data` and one small protocol; docs/data.md shows every kind."""
+
+from groco_cli.data.sources.base import Dataset, FileSource, MemorySource, Source, data_root, first, pick
+from groco_cli.data.sources.named import NAMED
+from groco_cli.data.sources.opening import open_dataset
+from groco_cli.data.sources.shards import ShardSource
+
+__all__ = [
+    "NAMED",
+    "Dataset",
+    "FileSource",
+    "MemorySource",
+    "ShardSource",
+    "Source",
+    "data_root",
+    "first",
+    "open_dataset",
+    "pick",
+]

@@ -1,0 +1,179 @@
+"""What a source of images is, and the two plainest: pictures in memory, and pictures in files.
+
+A source counts its images from 0 in an order that never changes; an image's number is its identity everywhere else
+(the views drawn of it, the features written of it). Sources hold no open files, so they may be copied to workers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+from groco_cli.data.decoding import BadImageError, decode
+from groco_cli.errors import GrocoError
+
+IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+TRAIN = "train"
+HELD_OUT = ("val", "test", "validation")
+"""What a held-out part may be called; of several, the first here is taken."""
+
+
+class Source(Protocol):
+    """Images, each with a label where there are any."""
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Numbers of the classes, int64 [n]."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes' names, in the order of the labels."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> Tensor:
+        """The picture, uint8 [3, H, W]; raises `BadImageError` where it cannot be decoded."""
+
+    def name_of(self, index: int) -> str:
+        """What to call the picture in an error or a report."""
+
+    def subset(self, numbers: Tensor) -> Self:
+        """Some of the images, in the order asked for; `numbers` is int64 [k]."""
+
+
+@dataclass(frozen=True)
+class MemorySource:
+    """Pictures of one size, all in memory.
+
+    Args:
+        images: uint8 [n, 3, H, W].
+        labels: int64 [n], or None.
+        classes: The classes' names, in the order of the labels.
+        name: What the pictures are called, by their number behind it.
+        numbers: Those numbers, int64 [n]; None to count from 0.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    classes: tuple[str, ...]
+    name: str = "image"
+    numbers: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def load(self, index: int) -> Tensor:
+        """The picture, uint8 [3, H, W]."""
+        return self.images[index]
+
+    def name_of(self, index: int) -> str:
+        """The set's name and the picture's number in it."""
+        return f"{self.name} {index if self.numbers is None else int(self.numbers[index])}"
+
+    def subset(self, numbers: Tensor) -> Self:
+        """Some of the pictures, in the order asked for; they keep their names."""
+        kept = numbers if self.numbers is None else self.numbers[numbers]
+        return type(self)(self.images[numbers], labels_of(self, numbers), self.classes, self.name, kept)
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Pictures in files.
+
+    Args:
+        paths: The files, in a fixed order.
+        labels: int64 [n], or None.
+        classes: The classes' names, in the order of the labels.
+    """
+
+    paths: tuple[Path, ...]
+    labels: Tensor | None
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def load(self, index: int) -> Tensor:
+        """The picture, uint8 [3, H, W]; raises `BadImageError` where it cannot be decoded."""
+        return decode(self.paths[index])
+
+    def name_of(self, index: int) -> str:
+        """The file's path."""
+        return str(self.paths[index])
+
+    def subset(self, numbers: Tensor) -> Self:
+        """Some of the pictures, in the order asked for."""
+        return type(self)(tuple(self.paths[i] for i in numbers.tolist()), labels_of(self, numbers), self.classes)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What `--data` names.
+
+    Args:
+        name: For people: a name, or the folder.
+        train: What is learnt from, and the bank of k-NN.
+        test: What is held out as queries; None where the set has no such part.
+    """
+
+    name: str
+    train: Source
+    test: Source | None
+
+
+def data_root(given: str) -> Path:
+    """Where named sets, remote shards and shards' indexes are kept: what `--data-root` says, else the user's cache."""
+    return Path(given or "~/.cache/groco").expanduser()
+
+
+def pick(source: Source, numbers: Tensor) -> Source:
+    """Some images of a source, in the order asked for.
+
+    Args:
+        source: The images.
+        numbers: Which of them, int64 [k].
+    """
+    return source.subset(numbers)
+
+
+def first(source: Source, count: int) -> Source:
+    """The first `count` images of a source, all of them where it has fewer or `count` is 0."""
+    return source.subset(torch.arange(count)) if 0 < count < len(source) else source
+
+
+def labels_of(source: Source, numbers: Tensor) -> Tensor | None:
+    """The labels of some images; None where there are none."""
+    return None if source.labels is None else source.labels[numbers]
+
+
+def held_out_part(parts: Sequence[str]) -> str | None:
+    """The part to hold out, of those that a set has."""
+    return next((name for name in HELD_OUT if name in parts), None)
+
+
+def check_decodable(source: Source, data: object, tries: int = 16) -> None:
+    """Fail early where it is plain that nothing can be decoded; single bad images are met when they are read.
+
+    Args:
+        source: The images, at least one.
+        data: What `--data` said.
+        tries: How many to look at.
+
+    Raises:
+        GrocoError: If none of the first can be decoded.
+    """
+    tries = min(tries, len(source))
+    for index in range(tries):
+        try:
+            source.load(index)
+        except BadImageError as error:
+            reason = error.reason
+        else:
+            return
+    raise GrocoError(
+        f"--data {data}: no decodable image among the first {tries} ({source.name_of(0)}: {reason})",
+        "check that the files are whole",
+    )

@@ -1,0 +1,45 @@
+"""Sources in memory and in files: parts of them, and what their pictures are called."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from groco_cli.data.sources import FileSource, MemorySource, first, pick
+
+
+def memory_source() -> MemorySource:
+    return MemorySource(torch.arange(6 * 3 * 4, dtype=torch.uint8).view(6, 3, 2, 2), torch.arange(6) * 10, ("a", "b"))
+
+
+def file_source() -> FileSource:
+    return FileSource(tuple(Path(f"{i}.png") for i in range(6)), torch.arange(6) * 10, ("a", "b"))
+
+
+def test_picked_images_come_in_the_order_asked_for():
+    chosen = [4, 0, 4, 2]
+    in_memory, in_files = (pick(source(), torch.tensor(chosen)) for source in (memory_source, file_source))
+    assert len(in_memory) == len(in_files) == 4
+    assert in_memory.labels.tolist() == in_files.labels.tolist() == [40, 0, 40, 20]
+    assert in_memory.classes == in_files.classes == ("a", "b")
+    for place, number in enumerate(chosen):
+        assert torch.equal(in_memory.load(place), memory_source().load(number))
+        assert in_files.paths[place] == Path(f"{number}.png")
+
+
+def test_unlabelled_images_stay_so_when_picked():
+    assert pick(FileSource((Path("a"), Path("b")), None, ()), torch.tensor([1])) == FileSource((Path("b"),), None, ())
+
+
+@pytest.mark.parametrize(("count", "left"), [(0, 6), (1, 1), (5, 5), (6, 6), (7, 6)])
+@pytest.mark.parametrize("source", [memory_source, file_source])
+def test_the_first_images_of_a_source(source: Callable[[], MemorySource | FileSource], count: int, left: int):
+    assert first(source(), count).labels.tolist() == [10 * number for number in range(left)]
+
+
+def test_pictures_keep_their_names_when_picked():
+    digits = MemorySource(memory_source().images, None, (), "digits")
+    assert digits.name_of(4) == "digits 4"
+    assert digits.subset(torch.tensor([5, 3, 1])).subset(torch.tensor([2, 0])).name_of(1) == "digits 5"
+    assert file_source().subset(torch.tensor([5, 3])).name_of(1) == "3.png"

@@ -1,0 +1,73 @@
+"""What `--data` may say, and what is answered where it makes no sense."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from groco_cli.data.sources import data_root
+from groco_cli.errors import UsageError
+
+Draw = Callable[..., Path]
+
+
+def test_a_file_is_refused(picture_folder: Draw, refused):
+    path = picture_folder("1.png") / "1.png"
+    assert "is a file" in refused(path, UsageError).message
+
+
+@pytest.mark.parametrize(
+    ("data", "hint"),
+    [
+        ("cifar", "did you mean 'cifar10' or 'cifar100'?"),
+        ("digit", "did you mean 'digits'?"),
+        ("/nowhere/at/all", "digits, cifar10, cifar100"),
+    ],
+)
+def test_an_unknown_name_is_told_with_the_nearest(data: str, hint: str, refused):
+    error = refused(data, UsageError)
+    assert f"--data {data}: no such folder or data set" in error.message
+    assert hint in error.hint
+
+
+@pytest.mark.parametrize("data", ["~nobody.is.called.so/pictures", "x" * 5000])
+def test_an_impossible_path_is_told(data: str, refused):
+    assert f"--data {data}" in refused(data, UsageError).message
+
+
+def test_a_folder_of_a_user_may_be_written_with_a_tilde(picture_folder: Draw, monkeypatch: pytest.MonkeyPatch, opened):
+    folder = picture_folder("1.png")
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert opened(Path("~/pictures")).train.paths == (folder / "1.png",)
+    assert data_root("~/sets") == folder.parent / "sets"
+    assert data_root("") == folder.parent / ".cache/groco"
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ("val=a.tar", "no shard to train on"),
+        ("a-{0..2.tar", "cannot be expanded"),
+        ("a-${NOWHERE}.tar", "cannot be expanded"),
+        ("*.tar", "no file fits"),
+        ("a.tar::a.tar", "named twice"),
+        ("train=a.tar::val=b.tar::test=c.tar", "too many parts"),
+        ("https://[", "no address"),
+    ],
+)
+def test_patterns_that_mean_nothing_are_told(refused, data: str, told: str):
+    assert told in refused(data, UsageError).message
+
+
+def test_missing_shards_are_counted(refused, tmp_path: Path, write_shard: Draw):
+    write_shard("s-1.tar", [0])
+    error = refused(tmp_path / "s-{0..4}.tar", UsageError)
+    assert "4 of 5 shards are missing" in error.message
+    assert str(tmp_path / "s-0.tar") in error.message
+    assert "one.csv" in refused(tmp_path / "one.csv", UsageError).message
+
+
+def test_a_folder_whose_name_looks_like_a_pattern_is_opened(opened, picture_folder: Draw):
+    folder = picture_folder("1.png")
+    named = folder.rename(folder.parent / "a{1..2}[x]")
+    assert len(opened(named).train) == 1
