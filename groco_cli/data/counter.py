@@ -13,7 +13,9 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio, made odd:
 _MASK = (1 << 64) - 1
 
 
-def uniforms(count: int, *, seed: int, epoch: int, view: int, samples: NDArray[np.int64]) -> NDArray[np.float64]:
+def uniforms(
+    count: int, *, seed: int, epoch: int, view: int | NDArray[np.int64], samples: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """Uniform draws, each a pure function of (seed, epoch, view, sample, position).
 
     Each sample has its own SplitMix64 sequence, which starts at a hash of its key; a shorter `count` gives the
@@ -23,16 +25,16 @@ def uniforms(count: int, *, seed: int, epoch: int, view: int, samples: NDArray[n
         count: Draws a sample.
         seed: The run's seed; like `epoch` and `view` any integer, of which the lower 64 bits count.
         epoch: Number of the epoch.
-        view: Number of the view.
+        view: Number of the view, or [B] of them.
         samples: [B] numbers of the samples.
 
     Returns:
         [B, count] in [0, 1), multiples of 2^-53.
     """
     state = np.zeros(len(samples), np.uint64)
-    for part in (seed, epoch, view):
-        state = _mix((state ^ np.uint64(part & _MASK)) + _GOLDEN)
-    state = _mix((state ^ samples.astype(np.uint64)) + _GOLDEN)
+    for part in (seed, epoch, view, samples):
+        word = np.uint64(part & _MASK) if isinstance(part, int) else part.astype(np.uint64)
+        state = _mix((state ^ word) + _GOLDEN)
     steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
     words = _mix(state[:, None] + steps)  # [B, count]
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -5,7 +5,7 @@ Resizing along one axis is a linear map, so a batch of crops, each from its own 
 image, out = R X Cᵀ, on any device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -23,8 +23,8 @@ def crop_boxes(
     heights: NDArray[np.int64],
     widths: NDArray[np.int64],
     *,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
+    scale: Sequence[float] | NDArray[np.float64],
+    ratio: Sequence[float] | NDArray[np.float64],
 ) -> NDArray[np.int64]:
     """Random boxes as torchvision's `RandomResizedCrop.get_params` draws them.
 
@@ -35,18 +35,19 @@ def crop_boxes(
         draws: [B, CROP_DRAWS] uniform in [0, 1).
         heights: [B] heights of the images, pixels.
         widths: [B] widths of the images, pixels.
-        scale: Smallest and largest share of the image's area.
-        ratio: Narrowest and widest aspect ratio, width over height.
+        scale: Smallest and largest share of the image's area, [2] for all or [B, 2].
+        ratio: Narrowest and widest aspect ratio, width over height, likewise.
 
     Returns:
         [B, 4] boxes, each top, left, height, width.
     """
     for_area, for_ratio, for_place = np.split(draws, [_TRIES, 2 * _TRIES], axis=1)
-    narrow, wide = np.log(ratio)
-    area = (heights * widths)[:, None] * (scale[0] + (scale[1] - scale[0]) * for_area)
+    scale, ratio = np.atleast_2d(scale), np.atleast_2d(ratio)  # [1 or B, 2]
+    smallest, largest, narrow, wide = (bound[:, None] for bound in (*scale.T, *np.log(ratio).T))
+    area = (heights * widths)[:, None] * (smallest + (largest - smallest) * for_area)
     aspect = np.exp(narrow + (wide - narrow) * for_ratio)
     tried = np.stack([np.sqrt(area / aspect), np.sqrt(area * aspect)], axis=-1)
-    sizes = np.rint(np.concatenate([tried, _central_sizes(heights, widths, ratio)], axis=1))  # [B, tries + 1, 2]
+    sizes = np.rint(np.concatenate([tried, _central_sizes(heights, widths, *ratio.T)], axis=1))  # [B, tries + 1, 2]
 
     image = np.stack([heights, widths], axis=-1)
     fits = ((sizes > 0) & (sizes <= image[:, None])).all(-1)
@@ -59,11 +60,14 @@ def crop_boxes(
 
 
 def _central_sizes(
-    heights: NDArray[np.int64], widths: NDArray[np.int64], ratio: tuple[float, float]
+    heights: NDArray[np.int64],
+    widths: NDArray[np.int64],
+    narrowest: NDArray[np.float64],
+    widest: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Height and width of the largest box in each image whose aspect ratio is allowed; [B, 1, 2]."""
-    tall = np.where(widths / heights < min(ratio), widths / min(ratio), heights)
-    wide = np.where(widths / heights > max(ratio), heights * max(ratio), widths)
+    tall = np.where(widths / heights < narrowest, widths / narrowest, heights)
+    wide = np.where(widths / heights > widest, heights * widest, widths)
     return np.stack([tall, wide], axis=-1)[:, None]
 
 

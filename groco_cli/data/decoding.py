@@ -1,13 +1,28 @@
-"""Image files to pixels."""
+"""Image files to pixels: JPEGs by libjpeg-turbo (simplejpeg), everything else, and odd JPEGs, by Pillow.
+
+Both decode a JPEG to the same pixels; simplejpeg leaves out Pillow's copies, a third of the time.
+"""
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import simplejpeg
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base
 from torch import Tensor
+
+_JPEG, _EXIF = b"\xff\xd8\xff", b"Exif\0\0"
+_PLAIN = ("YCbCr", "RGB", "Gray")
+_UPRIGHT = 1  # EXIF's orientation of a picture that lies as it should
+_ON_ITS_SIDE = (5, 6, 7, 8)
 
 
 class BadImageError(ValueError):
@@ -23,16 +38,97 @@ class BadImageError(ValueError):
         self.name = name
         self.reason = reason
 
-    @property
-    def path(self) -> Path:
-        """The name as a path."""
-        return Path(self.name)
+
+class _Head(NamedTuple):
+    """What a file's head says: the size as it is stored, and whether libjpeg alone makes RGB of it as Pillow does."""
+
+    height: int
+    width: int
+    plain_jpeg: bool
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image file's content, whose size is known before it is decoded.
+
+    Args:
+        content: The file.
+        name: What an error calls it.
+    """
+
+    content: bytes
+    name: str
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the upright picture, from the file's head alone.
+
+        Raises:
+            BadImageError: If the file is no image, or large beyond reason (a decompression bomb).
+        """
+        with _named(self.name):
+            height, width, _ = self._head
+            if height * width > (Image.MAX_IMAGE_PIXELS or height * width):
+                raise ValueError(f"{height} × {width} pixels are a decompression bomb")
+            return (width, height) if self._orientation in _ON_ITS_SIDE else (height, width)
+
+    def pixels(self, shrink: int = 1) -> Tensor:
+        """Decode to RGB, upright.
+
+        Greyscale, palette, CMYK, alpha (dropped) and 16-bit pictures are converted; EXIF orientation is applied.
+
+        Args:
+            shrink: 2, 4 or 8 to let libjpeg make a JPEG so many times smaller while it decodes (its inverse DCT then
+                gives block means), which takes less time; other files stay as large as they are.
+
+        Returns:
+            uint8 [3, H, W], its channels next to each other in memory.
+
+        Raises:
+            BadImageError: If the file is truncated, no image, or large beyond reason.
+        """
+        _ = self.size  # refuses bombs
+        with _named(self.name):
+            array = self._by_libjpeg(shrink) if self._head.plain_jpeg else None
+            return torch.from_numpy(self._by_pillow() if array is None else array).permute(2, 0, 1)
+
+    def _by_libjpeg(self, shrink: int) -> np.ndarray | None:
+        """None for a file that is not quite right, on which Pillow has the last word."""
+        height, width, _ = self._head
+        least = (-(-height // shrink), -(-width // shrink)) if shrink > 1 else (0, 0)
+        try:
+            decoded = simplejpeg.decode_jpeg(self.content, "RGB", min_height=least[0], min_width=least[1])
+        except ValueError:
+            return None
+        return _turned(decoded, self._orientation)
+
+    def _by_pillow(self) -> np.ndarray:
+        with Image.open(io.BytesIO(self.content)) as image:
+            upright = ImageOps.exif_transpose(image)
+            return np.array(_to_8_bit(upright).convert("RGB"))
+
+    @cached_property
+    def _head(self) -> "_Head":
+        if self.content.startswith(_JPEG):
+            try:
+                height, width, colours, _ = simplejpeg.decode_jpeg_header(self.content)
+            except ValueError:  # whatever is wrong, Pillow has the last word
+                pass
+            else:
+                return _Head(height, width, colours in _PLAIN)
+        width, height = Image.open(io.BytesIO(self.content)).size
+        return _Head(height, width, False)
+
+    @cached_property
+    def _orientation(self) -> int:
+        if self._head.plain_jpeg and _EXIF not in self.content[: 1 << 16]:
+            return _UPRIGHT
+        orientation = Image.open(io.BytesIO(self.content)).getexif().get(Base.Orientation, _UPRIGHT)
+        return orientation if isinstance(orientation, int) else _UPRIGHT
 
 
 def decode(data: Path | bytes, name: str | None = None) -> Tensor:
     """Decode an image file to RGB, upright.
-
-    Greyscale, palette, CMYK, alpha (dropped) and 16-bit pictures are converted; EXIF orientation is applied.
 
     Args:
         data: The file, or all that is in it.
@@ -44,18 +140,47 @@ def decode(data: Path | bytes, name: str | None = None) -> Tensor:
     Raises:
         BadImageError: If the file is missing, truncated, no image, or large beyond reason (a decompression bomb).
     """
+    if isinstance(data, Path):
+        return read(data).pixels()
+    return Encoded(data, name or "image").pixels()
+
+
+def read(path: Path) -> Encoded:
+    """Read an image file, not decoding it.
+
+    Raises:
+        BadImageError: If it cannot be read.
+    """
+    with _named(str(path)):
+        return Encoded(path.read_bytes(), str(path))
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Give whatever goes wrong the image's name: of damaged files Pillow raises whatever it trips over."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # odd EXIF, palette transparency: the picture is there
-            with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
-                upright = ImageOps.exif_transpose(image)
-                pixels = np.array(_to_8_bit(upright).convert("RGB"))
-    except Exception as error:  # of damaged files Pillow raises whatever it trips over: TypeError, struct.error, …
+            yield
+    except BadImageError:
+        raise
+    except OSError as error:
         # Pillow calls bytes by their place in memory, which tells nobody anything.
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
-        raise BadImageError(name or ("image" if isinstance(data, bytes) else str(data)), reason) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+        unknown = isinstance(error, UnidentifiedImageError)
+        raise BadImageError(name, "not an image" if unknown else error.strerror or str(error)) from error
+    except Exception as error:
+        raise BadImageError(name, str(error) or type(error).__name__) from error
+
+
+def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """[H, W, 3] as EXIF's orientation says it should lie."""
+    if orientation == _UPRIGHT:
+        return pixels
+    if orientation in _ON_ITS_SIDE:
+        pixels = pixels.transpose(1, 0, 2)
+    upside_down, mirrored = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return np.ascontiguousarray(pixels[:: -1 if upside_down else 1, :: -1 if mirrored else 1])
 
 
 def _to_8_bit(image: Image.Image) -> Image.Image:

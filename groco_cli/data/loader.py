@@ -3,63 +3,63 @@
 Where pictures lie in memory, everything is done in batches on the device. Where they lie in files, worker processes
 decode each once and crop all its views; uint8 goes to the device, which does the photometric part in batches.
 
-A view depends on (seed, epoch, image, view) alone: not on the batch, the number of workers, or where a run was resumed.
+A view depends on (seed, epoch, image, view) alone: not on the batch, the number of workers or processes, or where a run
+was resumed.
 """
 
 import os
-import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torchvision.transforms.v2.functional as tvf
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from groco_cli import console
 from groco_cli.data.counter import uniforms
 from groco_cli.data.crops import CROP_DRAWS, affine, crop_boxes, resized_crops
-from groco_cli.data.decoding import BadImageError
-from groco_cli.data.photometric import PHOTOMETRIC_DRAWS, augment, normalise
+from groco_cli.data.photometric import PHOTOMETRIC_DRAWS, augment
+from groco_cli.data.prefetch import ahead
+from groco_cli.data.sampling import Order
 from groco_cli.data.sources import MemorySource, Source
+from groco_cli.data.transforms import EvaluationTransform, Normalisation
 from groco_cli.data.views import Affine, View
+from groco_cli.data.workers import (
+    BadImage,
+    CroppedViews,
+    Prepared,
+    Request,
+    WholePictures,
+    as_it_is,
+    leave_interrupts_to_the_main_process,
+)
 from groco_cli.errors import GrocoError
 
+ON_BAD_IMAGE = ("error", "skip")
 _AFFINE_DRAWS = 4
+_TOO_MANY = 0.01  # of all images: then it is not single bad files, but something is wrong
 
 
-@dataclass(frozen=True, kw_only=True)
-class Normalisation:
-    """Mean and standard deviation of each channel, for values in [0, 1]."""
-
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Normalise float images [B, 3, H, W] in [0, 1]."""
-        return normalise(images, self.mean, self.std)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationTransform:
-    """How a picture is shown to a trained encoder: shorter side resized, centre cropped, normalised.
+@dataclass(frozen=True)
+class Share:
+    """Which part of every batch this process prepares.
 
     Args:
-        resize: Length of the shorter side, pixels; 256 for 224 as published.
-        crop: Side of the square cut from the centre, pixels.
-        normalisation: That of pre-training.
+        process: Its number, from 0.
+        processes: How many there are; they divide the batch.
     """
 
-    resize: int
-    crop: int
-    normalisation: Normalisation
+    process: int = 0
+    processes: int = 1
 
-    def pixels(self, image: Tensor) -> Tensor:
-        """Resize (bicubic, antialiased) and crop; uint8 [..., 3, H, W] to uint8 [..., 3, crop, crop]."""
-        if min(image.shape[-2:]) != self.resize:
-            image = tvf.resize(image, [self.resize], interpolation=tvf.InterpolationMode.BICUBIC, antialias=True)
-        cropped: Tensor = tvf.center_crop(image, [self.crop, self.crop])
-        return cropped
+    def of(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+        """This process's part of a batch."""
+        each = len(batch) // self.processes
+        return batch[self.process * each : (self.process + 1) * each]
 
 
 class ViewLoader:
@@ -70,11 +70,16 @@ class ViewLoader:
     Args:
         source: The images.
         views: How each view is drawn.
-        batch_size: Images a batch.
+        batch_size: Images a batch, over all processes.
+        order: The images' order in each epoch; see `sampling`.
         normalisation: Applied last.
-        seed: Of the order and of the views.
+        seed: Of the views.
         device: Where the views are wanted.
         workers: Processes that decode, for images in files.
+        share: This process's part of each batch.
+        on_bad_image: "error", or "skip": a bad image's place goes to another one of no batch-mate's number, the bad
+            one is named once, and more than one in a hundred are an error.
+        dtype: What colours and blur are computed in; views are float32 in any case.
     """
 
     def __init__(
@@ -83,26 +88,25 @@ class ViewLoader:
         views: Sequence[View],
         *,
         batch_size: int,
+        order: Order,
         normalisation: Normalisation,
         seed: int,
         device: torch.device,
         workers: int,
+        share: Share = Share(),
+        on_bad_image: str = "error",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.source, self.views, self.batch_size = source, tuple(views), batch_size
-        self.normalisation, self.seed, self.device = normalisation, seed, device
+        self.source, self.views, self.batch_size, self.order = source, tuple(views), batch_size, order
+        self.normalisation, self.seed, self.device, self.share = normalisation, seed, device, share
+        self.dtype = dtype
+        self.bad: dict[str, str] = {}
         self._pictures = source.images.to(device) if isinstance(source, MemorySource) else None
         self._files = None
         if self._pictures is None:
-            self._batches = _Batches()
-            self._files = DataLoader(
-                _CroppedViews(source, self.views, seed),
-                batch_sampler=self._batches,
-                collate_fn=_collate,
-                num_workers=workers,
-                pin_memory=device.type == "cuda",
-                persistent_workers=workers > 0,
-                worker_init_fn=_leave_interrupts_to_the_main_process,
-            )
+            self._requests = Requests()
+            crops = CroppedViews(source, self.views, seed, substitute=on_bad_image == "skip")
+            self._files = worker_loader(crops, self._requests, workers, device, persistent=True)
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -116,80 +120,108 @@ class ViewLoader:
             start: How many of its batches to pass over (where a resumed run goes on).
 
         Yields:
-            One tensor a view, float32 [B, 3, size, size], normalised, on the device.
+            One tensor a view, float32 [B/processes, 3, size, size], normalised, on the device.
 
         Raises:
-            GrocoError: If an image cannot be decoded.
+            GrocoError: If an image cannot be decoded, or too many cannot where they are skipped.
         """
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.source))
-        batches = order[: len(self) * self.batch_size].reshape(len(self), self.batch_size)[start:]
-        crops = self._crops_from_memory if self._pictures is not None else self._crops_from_files
-        for samples, pictures in crops(epoch, batches):
-            yield [self._finish(crop, view, epoch, samples) for view, crop in enumerate(pictures)]
+        batches = self.order(epoch)[: len(self) * self.batch_size].reshape(len(self), self.batch_size)[start:]
+        if self._files is not None:
+            return ahead(self._crops_from_files(epoch, batches), lambda crops: self._finish(epoch, crops), self.device)
+        samples = map(self.share.of, batches)
+        return ahead(samples, lambda s: self._finish(epoch, self._crops_from_memory(epoch, s)), self.device)
 
-    def _crops_from_memory(self, epoch: int, batches: np.ndarray) -> Iterator[tuple[np.ndarray, list[Tensor]]]:
+    def _crops_from_memory(self, epoch: int, samples: NDArray[np.int64]) -> "_Crops":
         assert self._pictures is not None
         height, width = self._pictures.shape[-2:]
-        for samples in batches:
-            chosen = self._pictures[torch.from_numpy(samples).to(self.device)]
-            crops = []
-            for number, view in enumerate(self.views):
-                boxes = crop_boxes(
-                    self._draws(epoch, number, samples)[:, :CROP_DRAWS],
-                    np.full(len(samples), height),
-                    np.full(len(samples), width),
-                    scale=view.crop_scale,
-                    ratio=view.crop_ratio,
-                )
-                crops.append(resized_crops(chosen, boxes, view.size, view.interpolation))
-            yield samples, crops
+        chosen = self._pictures[torch.from_numpy(samples).to(self.device)]
+        crops = []
+        for number, view in enumerate(self.views):
+            boxes = crop_boxes(
+                self._draws(epoch, number, samples)[:, :CROP_DRAWS],
+                np.full(len(samples), height),
+                np.full(len(samples), width),
+                scale=view.crop_scale,
+                ratio=view.crop_ratio,
+            )
+            crops.append(resized_crops(chosen, boxes, view.size, view.interpolation))
+        return _Crops(samples, crops)
 
-    def _crops_from_files(self, epoch: int, batches: np.ndarray) -> Iterator[tuple[np.ndarray, list[Tensor]]]:
+    def _crops_from_files(self, epoch: int, batches: NDArray[np.int64]) -> Iterator["_Crops"]:
         assert self._files is not None
-        self._batches.now = [[(epoch, int(sample)) for sample in samples] for samples in batches]
-        for samples, pictures in zip(batches, _whole(self._files), strict=True):
-            yield samples, [p.to(self.device, non_blocking=True).float().div_(255) for p in pictures]
+        self._requests.now = (Request(epoch, self.share.of(batch), batch) for batch in batches)
+        for batch in self._files:
+            self._report(batch.bad, whole=len(batch.samples) > 0)
+            yield _Crops(batch.samples.numpy(), batch.pictures)
 
-    def _finish(self, images: Tensor, number: int, epoch: int, samples: np.ndarray) -> Tensor:
+    def _report(self, bad: Sequence[BadImage], *, whole: bool) -> None:
+        """Name each bad image once; stop if the batch is not whole, or there are too many."""
+        if not whole:
+            raise _cannot_decode(bad[-1], "replace the file or move it away, or type --on-bad-image skip")
+        for name, reason in bad:
+            if name not in self.bad:
+                self.bad[name] = reason
+                console.warn(f"skipped {name}: {reason}; another image takes its place")
+        if len(self.bad) > max(1, _TOO_MANY * len(self.source)):
+            raise GrocoError(
+                f"{len(self.bad)} of {len(self.source):,} images cannot be decoded, the last of them {bad[-1].name}",
+                "more than one in a hundred: look at the files; groco data counts the bad ones",
+            )
+
+    def _finish(self, epoch: int, batch: "_Crops") -> list[Tensor]:
         """Everything after the crop, batched on the device."""
+        return [self._finished(crops, number, epoch, batch.samples) for number, crops in enumerate(batch.crops)]
+
+    def _finished(self, crops: Tensor, number: int, epoch: int, samples: NDArray[np.int64]) -> Tensor:
         view, draws = self.views[number], self._draws(epoch, number, samples)[:, CROP_DRAWS:]
+        images = crops.to(self.device, non_blocking=True)
+        images = images.to(self.dtype) if images.is_floating_point() else images.to(self.dtype).div_(255)
         if view.affine is not None:
             images = _turned(images, view.affine, draws[:, :_AFFINE_DRAWS])
-        return self.normalisation(augment(images, view.photometric, draws[:, _AFFINE_DRAWS:]))
+        return self.normalisation(augment(images, view.photometric, draws[:, _AFFINE_DRAWS:])).float()
 
-    def _draws(self, epoch: int, view: int, samples: np.ndarray) -> np.ndarray:
+    def _draws(self, epoch: int, view: int, samples: NDArray[np.int64]) -> NDArray[np.float64]:
         count = CROP_DRAWS + _AFFINE_DRAWS + PHOTOMETRIC_DRAWS
         return uniforms(count, seed=self.seed, epoch=epoch, view=view, samples=samples)
 
 
 def evaluation_batches(
-    source: Source, transform: EvaluationTransform, *, batch_size: int, device: torch.device, workers: int
-) -> Iterator[Tensor]:
+    source: Source,
+    transform: EvaluationTransform,
+    *,
+    batch_size: int,
+    device: torch.device,
+    workers: int,
+    on_bad_image: str = "error",
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Every image of a source once, in its order, as a trained encoder is shown it.
 
+    Args:
+        source: The images.
+        transform: How they are shown.
+        batch_size: Images a batch.
+        device: Where they are wanted.
+        workers: Processes that decode, for images in files.
+        on_bad_image: "error", or "skip" to leave bad ones out.
+
     Yields:
-        float32 [B, 3, crop, crop], normalised, on the device; the last batch may be smaller.
+        The images' numbers, int64 [b], and float32 [b, 3, crop, crop], normalised, on the device; b ≤ `batch_size`.
 
     Raises:
-        GrocoError: If an image cannot be decoded.
+        GrocoError: If an image cannot be decoded and `on_bad_image` is "error".
     """
     if isinstance(source, MemorySource):
-        pictures: Iterator[Tensor] = (
-            transform.pixels(source.images[start : start + batch_size]) for start in range(0, len(source), batch_size)
+        batches: Iterator[tuple[Tensor, Tensor]] = (
+            (torch.arange(start, start + len(images)), transform.pixels(images))
+            for start in range(0, len(source), batch_size)
+            for images in [source.images[start : start + batch_size]]
         )
     else:
-        numbers = [list(range(i, min(i + batch_size, len(source)))) for i in range(0, len(source), batch_size)]
-        loader = DataLoader(
-            _WholePictures(source, transform),
-            batch_sampler=numbers,
-            collate_fn=_collate,
-            num_workers=workers,
-            pin_memory=device.type == "cuda",
-            worker_init_fn=_leave_interrupts_to_the_main_process,
-        )
-        pictures = (batch for (batch,) in _whole(loader))
-    for batch in pictures:
-        yield transform.normalisation(batch.to(device, non_blocking=True).float().div_(255))
+        numbers = [range(i, min(i + batch_size, len(source))) for i in range(0, len(source), batch_size)]
+        files = worker_loader(WholePictures(source, transform), numbers, workers, device)
+        batches = _pictures_from_files(files, on_bad_image)
+    for samples, pictures in batches:
+        yield samples, transform.normalisation(pictures.to(device, non_blocking=True).float().div_(255))
 
 
 def default_workers(device: torch.device) -> int:
@@ -202,89 +234,77 @@ def default_workers(device: torch.device) -> int:
     return 0 if device.type == "cpu" else max(1, min(16, cores - 1))
 
 
-class _Batches:
-    """A batch sampler whose batches are laid down anew for each epoch."""
+class Requests:
+    """A batch sampler whose batches are laid down anew for each epoch, and made only as they are needed."""
 
     def __init__(self) -> None:
-        self.now: list[list[tuple[int, int]]] = []
+        self.now: Iterator[Any] = iter(())
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self.now)
-
-    def __len__(self) -> int:
-        return len(self.now)
+    def __iter__(self) -> Iterator[Any]:
+        return self.now
 
 
-class _CroppedViews(Dataset[list[Tensor] | BadImageError]):
-    """What a worker does: decode an image once, crop every view of it; keyed by (epoch, sample)."""
+def worker_loader(
+    dataset: Any, batches: Any, workers: int, device: torch.device, *, persistent: bool = False
+) -> "DataLoader[Prepared]":
+    """A DataLoader over a data set of `workers`, which makes whole batches itself.
 
-    def __init__(self, source: Source, views: Sequence[View], seed: int) -> None:
-        self.source, self.views, self.seed = source, views, seed
-
-    def __getitem__(self, key: tuple[int, int]) -> list[Tensor] | BadImageError:
-        epoch, sample = key
-        try:
-            image = self.source.load(sample)
-        except BadImageError as error:
-            return error
-        height, width = (np.array([side]) for side in image.shape[-2:])
-        crops = []
-        for number, view in enumerate(self.views):
-            draws = uniforms(CROP_DRAWS, seed=self.seed, epoch=epoch, view=number, samples=np.array([sample]))
-            ((top, left, tall, wide),) = crop_boxes(
-                draws, height, width, scale=view.crop_scale, ratio=view.crop_ratio
-            ).tolist()
-            crops.append(
-                tvf.resized_crop(
-                    image,
-                    top,
-                    left,
-                    tall,
-                    wide,
-                    [view.size, view.size],
-                    interpolation=tvf.InterpolationMode(view.interpolation),
-                    antialias=True,
-                )
-            )
-        return crops
+    Args:
+        dataset: Its `__getitems__` is given a batch of `batches`.
+        batches: What to ask for, batch by batch.
+        workers: Processes; 0 to work in this one.
+        device: Where batches go; beside a GPU they are put into pinned memory.
+        persistent: Whether the workers stay for the next epoch.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=as_it_is,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=persistent and workers > 0,
+        worker_init_fn=leave_interrupts_to_the_main_process,
+    )
 
 
-class _WholePictures(Dataset[list[Tensor] | BadImageError]):
-    """What a worker does to measure: decode, resize, crop; keyed by the image's number."""
+@contextmanager
+def dead_workers_explained() -> Iterator[None]:
+    """The death of a worker as an error of one line; torch raises it wherever this process happens to be.
 
-    def __init__(self, source: Source, transform: EvaluationTransform) -> None:
-        self.source, self.transform = source, transform
-
-    def __getitem__(self, sample: int) -> list[Tensor] | BadImageError:
-        try:
-            return [self.transform.pixels(self.source.load(sample))]
-        except BadImageError as error:
-            return error
-
-
-def _collate(images: list[list[Tensor] | BadImageError]) -> list[Tensor] | tuple[str, str]:
-    """One batch a view; or the first bad image, as (path, reason), since an error loses its type between processes."""
-    for image in images:
-        if isinstance(image, BadImageError):
-            return str(image.path), image.reason
-    return [torch.stack(views) for views in zip(*images, strict=True)]
+    Raises:
+        GrocoError: If a worker died.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise GrocoError(
+            f"a process that decodes images died ({str(error).splitlines()[0]})",
+            "often memory runs out: type fewer --workers, or give the machine more shared memory (/dev/shm)",
+        ) from error
 
 
-def _whole(loader: DataLoader[list[Tensor] | BadImageError]) -> Iterator[list[Tensor]]:
-    """A loader's batches, a bad image among them raised."""
-    for batch in loader:
-        if isinstance(batch, tuple):
-            path, reason = batch
-            raise GrocoError(f"cannot decode {path}: {reason}", "replace the file or move it away")
-        yield batch
+class _Crops(NamedTuple):
+    """The crops of a batch, one tensor [B, 3, size, size] a view, and whose they are."""
+
+    samples: NDArray[np.int64]
+    crops: list[Tensor]
 
 
-def _leave_interrupts_to_the_main_process(worker: int) -> None:
-    """A terminal's Ctrl-C goes to every process; the one that trains still wants its batches to finish the step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _pictures_from_files(files: "DataLoader[Prepared]", on_bad_image: str) -> Iterator[tuple[Tensor, Tensor]]:
+    for batch in files:
+        if batch.bad and on_bad_image == "error":
+            raise _cannot_decode(batch.bad[0], "replace the file or move it away")
+        if batch.pictures:
+            yield batch.samples, batch.pictures[0]
 
 
-def _turned(images: Tensor, settings: Affine, draws: np.ndarray) -> Tensor:
+def _cannot_decode(bad: BadImage, hint: str) -> GrocoError:
+    return GrocoError(f"cannot decode {bad.name}: {bad.reason}", hint)
+
+
+def _turned(images: Tensor, settings: Affine, draws: NDArray[np.float64]) -> Tensor:
     u = torch.from_numpy(draws).to(images.device, images.dtype)
     low, high = settings.zoom
     return affine(

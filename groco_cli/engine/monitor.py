@@ -22,29 +22,38 @@ class KNNMonitor:
         k: Number of neighbours.
         device: Where to compute.
         workers: Processes that decode.
+        on_bad_image: "error", or "skip" to leave bad ones out.
     """
 
     dataset: Dataset
     k: int
     device: torch.device
     workers: int
+    on_bad_image: str = "error"
 
     def score(self, encoder: Encoder) -> dict[str, float]:
         """What goes to metrics.jsonl: k, top1, top5, and the number of images in the bank and among the queries."""
         result = evaluate_knn(
-            encoder, self.dataset, ks=(self.k,), temperature=TEMPERATURE, device=self.device, workers=self.workers
+            encoder,
+            self.dataset,
+            ks=(self.k,),
+            temperature=TEMPERATURE,
+            device=self.device,
+            workers=self.workers,
+            on_bad_image=self.on_bad_image,
         )
         score = result.scores[self.k]
         return {"k": self.k, "top1": score.top1, "top5": score.top5, "bank": result.bank, "queries": result.queries}
 
 
-def knn_monitor(dataset: Dataset, device: torch.device, workers: int) -> KNNMonitor | None:
+def knn_monitor(dataset: Dataset, device: torch.device, workers: int, on_bad_image: str) -> KNNMonitor | None:
     """A monitor for a data set; None where it has no labels, or one class only.
 
     Args:
         dataset: Its training images, evenly thinned out to 10,000, become the bank.
         device: Where to compute.
         workers: Processes that decode.
+        on_bad_image: What happens to images that cannot be decoded: "error" or "skip".
     """
     if dataset.train.labels is None or len(dataset.train.classes) < 2:
         return None
@@ -52,7 +61,10 @@ def knn_monitor(dataset: Dataset, device: torch.device, workers: int) -> KNNMoni
         return None
     bank = _thinned(dataset.train)
     k = min(_K, len(bank) - (dataset.test is None))
-    return KNNMonitor(dataset=replace(dataset, train=bank), k=k, device=device, workers=workers) if k > 0 else None
+    if k <= 0:
+        return None
+    dataset = replace(dataset, train=bank)
+    return KNNMonitor(dataset=dataset, k=k, device=device, workers=workers, on_bad_image=on_bad_image)
 
 
 def _thinned(source: Source) -> Source:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from groco_cli.data.loader import ON_BAD_IMAGE
 from groco_cli.data.views import AUGMENTATIONS, View
 from groco_cli.devices import PRECISIONS
 from groco_cli.engine.methods import METHODS
@@ -24,12 +25,16 @@ class DataSettings:
         data_root: Where named sets are kept; "" for the usual place.
         subset: Only the first so many training images; 0 for all.
         workers: Processes that decode; -1 to take them from the cores.
+        on_bad_image: "error", or "skip" to let another image take a bad one's place.
+        class_mates: Images of its own class that each image meets in its batch (Table 8d: 3); 0 for what chance gives.
     """
 
     data: str = "digits"
     data_root: str = ""
     subset: int = 0
     workers: int = -1
+    on_bad_image: str = "error"
+    class_mates: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +254,8 @@ class PretrainSettings:
 
     def __post_init__(self) -> None:
         views, model, loss, optim, run = self.views, self.model, self.loss, self.optim, self.run
+        _one_of("--on-bad-image", self.data.on_bad_image, ON_BAD_IMAGE)
+        _at_least("--class-mates", self.data.class_mates, 0)
         _one_of("--augmentation", views.augmentation, AUGMENTATIONS)
         _one_of("--stem", model.stem, STEMS)
         _one_of("--method", self.method.method, METHODS)

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from groco_cli import console, devices
-from groco_cli.data.loader import Normalisation, ViewLoader, default_workers
-from groco_cli.data.sources import Dataset, data_root, first, open_dataset
+from groco_cli.data.loader import ViewLoader, dead_workers_explained, default_workers
+from groco_cli.data.sampling import Order, shuffled, with_class_mates
+from groco_cli.data.sources import Dataset, Source, data_root, first, open_dataset
+from groco_cli.data.transforms import Normalisation
 from groco_cli.engine.checkpoint import TrainingState
 from groco_cli.engine.configuration import to_toml
 from groco_cli.engine.curves import draw_curves
@@ -62,10 +64,13 @@ def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> 
         dataset.train,
         settings.views.draw(),
         batch_size=settings.optim.batch_size,
+        order=_order(settings, dataset.train),
         normalisation=normalisation,
         seed=settings.run.seed,
         device=device,
         workers=workers,
+        on_bad_image=settings.data.on_bad_image,
+        dtype=torch.bfloat16 if settings.views.view_precision == "bf16" else torch.float32,
     )
     torch.manual_seed(settings.run.seed)
     model = build_method(settings).to(memory_format=torch.channels_last).to(device)
@@ -81,7 +86,8 @@ def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> 
     with atomic_write(folder.settings) as temporary:
         temporary.write_text(to_toml(settings), encoding="utf-8")
     _announce(settings, dataset, loader, loss, folder, state, devices.describe(device), precision)
-    run = _Run(settings, folder, device, precision, loader, model, loss, state, knn_monitor(dataset, device, workers))
+    monitor = knn_monitor(dataset, device, workers, settings.data.on_bad_image)
+    run = _Run(settings, folder, device, precision, loader, model, loss, state, monitor)
     run.train()
     return folder.path
 
@@ -106,6 +112,7 @@ class _Run:
         per_epoch, epochs = len(self.loader), self.settings.optim.epochs
         total = per_epoch * epochs
         with (
+            dead_workers_explained(),
             closing(MetricsLog(self.folder.metrics, state.step)) as metrics,
             StopRequest() as stop,
             Report(state.step, total, epochs) as report,
@@ -218,6 +225,14 @@ class _Run:
             f"{settings.recipe}: {settings.model.arch} on {settings.data.data}, {settings.optim.epochs} epochs, "
             f"batch {settings.optim.batch_size}"
         )
+
+
+def _order(settings: PretrainSettings, source: Source) -> Order:
+    if not settings.data.class_mates:
+        return shuffled(len(source), settings.run.seed)
+    if source.labels is None:
+        raise UsageError("--class-mates needs labels", "give a folder with one sub-folder a class, or leave it out")
+    return with_class_mates(source.labels, settings.data.class_mates, settings.optim.batch_size, settings.run.seed)
 
 
 def _check_batch(settings: PretrainSettings, dataset: Dataset, loss: ViewLoss) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from groco_cli.data.loader import EvaluationTransform, Normalisation, evaluation_batches
+from groco_cli.data.loader import dead_workers_explained, evaluation_batches
 from groco_cli.data.sources import Source
+from groco_cli.data.transforms import EvaluationTransform, Normalisation
 from groco_cli.errors import GrocoError
 from groco_cli.models import Encoder, EncoderMetadata
 
@@ -27,6 +28,7 @@ def extract_features(
     device: torch.device,
     workers: int,
     batch_size: int = 256,
+    on_bad_image: str = "error",
     advance: Callable[[int], None] = lambda count: None,
 ) -> Tensor:
     """Run an encoder over every image of a source, in evaluation mode and float32.
@@ -37,26 +39,31 @@ def extract_features(
         device: Where to compute.
         workers: Processes that decode.
         batch_size: Images a forward pass.
+        on_bad_image: "error", or "skip" to leave the rows of images that cannot be decoded NaN.
         advance: Called with the number of images done, batch by batch.
 
     Returns:
         float32 [n, feature_dim] on the CPU, in the order of the source.
 
     Raises:
-        GrocoError: If an image cannot be decoded, or a feature is not finite.
+        GrocoError: If an image cannot be decoded, a feature is not finite, or a worker died.
     """
     features = torch.full((len(source), encoder.feature_dim), torch.nan)
+    shown = torch.zeros(len(source), dtype=torch.bool)
     training = encoder.training
     encoder.to(device).eval()
     transform = evaluation_transform(encoder.metadata)
-    done = 0
-    with torch.inference_mode():
-        for images in evaluation_batches(source, transform, batch_size=batch_size, device=device, workers=workers):
-            features[done : done + len(images)] = encoder(images).float().cpu()
-            done += len(images)
+    batches = evaluation_batches(
+        source, transform, batch_size=batch_size, device=device, workers=workers, on_bad_image=on_bad_image
+    )
+    with dead_workers_explained(), torch.inference_mode():
+        for numbers, images in batches:
+            features[numbers] = encoder(images).float().cpu()
+            shown[numbers] = True
             advance(len(images))
     encoder.train(training)
-    if not features.isfinite().all():
-        row = int((~features.isfinite().all(dim=1)).nonzero()[0])
-        raise GrocoError(f"the encoder's feature of image {row} is not finite", "the checkpoint is damaged or diverged")
+    diverged = shown & ~features.isfinite().all(dim=1)
+    if diverged.any():
+        name = source.name_of(int(diverged.nonzero()[0]))
+        raise GrocoError(f"the encoder's feature of {name} is not finite", "the checkpoint is damaged or diverged")
     return features

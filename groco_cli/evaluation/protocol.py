@@ -74,6 +74,7 @@ def evaluate_knn(
     temperature: float,
     device: torch.device,
     workers: int,
+    on_bad_image: str = "error",
     advance: Callable[[int], None] = lambda count: None,
 ) -> KNNResult:
     """Classify a data set's test images by its training images, or each image by all others where none are held out.
@@ -85,25 +86,28 @@ def evaluate_knn(
         temperature: T of the votes' weights.
         device: Where features are computed and neighbours searched.
         workers: Processes that decode.
+        on_bad_image: "error", or "skip" to leave images out that cannot be decoded.
         advance: Called with the number of images done, batch by batch.
     """
     check_labels(dataset)
     check_votes(ks, temperature, len(dataset.train) - (dataset.test is None))
 
-    def features_of(source: Source) -> torch.Tensor:
-        return extract_features(encoder, source, device=device, workers=workers, advance=advance)
+    def labelled_features(source: Source) -> tuple[torch.Tensor, torch.Tensor]:
+        features = extract_features(
+            encoder, source, device=device, workers=workers, on_bad_image=on_bad_image, advance=advance
+        )
+        good = features.isfinite().all(dim=1)
+        assert source.labels is not None
+        return features[good], source.labels[good]
 
-    bank = features_of(dataset.train)
-    queries = None if dataset.test is None else features_of(dataset.test)
-    asked = dataset.test or dataset.train
-    assert dataset.train.labels is not None
-    assert asked.labels is not None
+    bank, bank_labels = labelled_features(dataset.train)
+    queries, labels = (None, bank_labels) if dataset.test is None else labelled_features(dataset.test)
     neighbours = find_neighbours(bank, queries, max(ks), device=device)
-    scores = score_neighbours(neighbours, dataset.train.labels, asked.labels, ks=ks, temperature=temperature)
+    scores = score_neighbours(neighbours, bank_labels, labels, ks=ks, temperature=temperature)
     return KNNResult(
         scores=scores,
         bank=len(bank),
-        queries=len(asked),
+        queries=len(labels),
         protocol="leave-one-out" if dataset.test is None else "train/test",
         backend=neighbours.backend,
     )

@@ -79,6 +79,10 @@ def pretrain(
     solarise: Annotated[list[float] | None, _own("How often a global view is solarised; as --blur.")] = None,
     flip: Annotated[float | None, _own("How often a view is mirrored.")] = None,
     view_precision: Annotated[str | None, _own("What colours and blur are computed in: fp32 or bf16.")] = None,
+    on_bad_image: Annotated[str | None, _own("error, or skip: another image takes a bad one's place.")] = None,
+    class_mates: Annotated[
+        float | None, _own("Images of its own class that each image meets in its batch (the paper's Table 8d: 3).")
+    ] = None,
     subset: Annotated[int | None, _own("Only the first so many training images; 0 for all.")] = None,
     save_every: Annotated[int | None, _own("Epochs between checkpoints.")] = None,
     log_every: Annotated[int | None, _own("Steps between lines of metrics.jsonl.")] = None,

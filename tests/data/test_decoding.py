@@ -11,7 +11,7 @@ import torch
 from PIL import Image, features
 from torch import Tensor
 
-from groco_cli.data.decoding import BadImageError, decode
+from groco_cli.data.decoding import BadImageError, Encoded, decode
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
@@ -160,7 +160,6 @@ BAD = {
     "empty": lambda: b"",
     "a text": lambda: b"this is no picture\n",
     "zeros": lambda: bytes(5000),
-    "damaged EXIF": damaged_exif,
 }
 
 
@@ -170,12 +169,18 @@ def test_a_bad_file_is_told_by_name(tmp_path: Path, damage: str):
     path.write_bytes(BAD[damage]())
     with pytest.raises(BadImageError, match=r"cannot decode .*bad\.jpg: .") as caught:
         decode(path)
-    assert (caught.value.name, caught.value.path) == (str(path), path)
+    assert caught.value.name == str(path)
     assert caught.value.reason
     with pytest.raises(BadImageError, match=r"cannot decode s\.tar:bad: .") as caught:
         decode(path.read_bytes(), "s.tar:bad")
     assert caught.value.name == "s.tar:bad"
     assert "0x" not in caught.value.reason, "bytes have no name but their own"
+
+
+def test_a_picture_with_damaged_exif_is_still_a_picture():
+    with Image.open(io.BytesIO(damaged_exif())) as image:
+        turned = np.rot90(np.array(image.convert("RGB")), -1)
+    assert_same(decode(damaged_exif()), channels_first(turned))
 
 
 def test_a_missing_file_and_a_folder_are_told_by_name(tmp_path: Path):
@@ -210,3 +215,65 @@ def test_a_damaged_picture_raises_nothing_else(tmp_path: Path):
         except BadImageError:
             refused += 1
     assert 0 < refused < 200
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_jpegs_are_turned_upright_by_their_exif(orientation: int):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    smooth = np.linspace(0, 255, 24 * 16 * 3).reshape(24, 16, 3).astype(np.uint8)
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](smooth)))
+    buffer = io.BytesIO()
+    stored.save(buffer, "jpeg", quality=100, subsampling=0, exif=exif)
+    picture = Encoded(buffer.getvalue(), "turned")
+    assert picture.size == (24, 16)
+    found = picture.pixels()
+    assert found.shape == (3, 24, 16)
+    assert (found.int() - channels_first(smooth).int()).abs().max() <= 6  # JPEG's own loss
+
+
+def test_an_image_s_size_is_known_before_it_is_decoded(imagenet_jpegs: Path):
+    for path in sorted(imagenet_jpegs.iterdir())[::10]:
+        picture = Encoded(path.read_bytes(), path.name)
+        assert picture.size == tuple(decode(path).shape[1:])
+    buffer = io.BytesIO()
+    Image.fromarray(RGB).save(buffer, "png")
+    assert Encoded(buffer.getvalue(), "png").size == RGB.shape[:2]
+
+
+@pytest.mark.parametrize("shrink", [2, 4, 8])
+def test_libjpeg_shrinks_to_block_means(imagenet_jpegs: Path, shrink: int):
+    for path in sorted(imagenet_jpegs.iterdir())[::25]:
+        whole = decode(path)
+        small = Encoded(path.read_bytes(), path.name).pixels(shrink)
+        assert small.shape[1:] == tuple(-(-side // shrink) for side in whole.shape[1:])
+        rows, columns = (side // shrink * shrink for side in whole.shape[1:])
+        means = torch.nn.functional.avg_pool2d(whole[:, :rows, :columns].float(), shrink)
+        difference = (small[:, : rows // shrink, : columns // shrink].float() - means).abs()
+        assert difference.mean() < 4  # the chroma of some is halved already
+
+
+def test_other_files_are_not_shrunk():
+    buffer = io.BytesIO()
+    Image.fromarray(RGB).save(buffer, "png")
+    assert_same(Encoded(buffer.getvalue(), "png").pixels(4), channels_first(RGB))
+
+
+def test_inked_jpegs_and_those_that_libjpeg_grumbles_at_are_left_to_pillow():
+    inked = io.BytesIO()
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(inked, "jpeg")
+    with Image.open(io.BytesIO(inked.getvalue())) as image:
+        assert_same(decode(inked.getvalue()), channels_first(np.array(image.convert("RGB"))))
+    stray = jpeg()[:-2] + b"\x00\x11\x22" + jpeg()[-2:]  # bytes before the end marker: libjpeg warns and goes on
+    with Image.open(io.BytesIO(stray)) as image:
+        assert_same(decode(stray), channels_first(np.array(image.convert("RGB"))))
+
+
+def test_a_jpeg_that_claims_to_be_huge_is_refused_before_it_is_decoded():
+    content = bytearray(jpeg())
+    frame = content.index(b"\xff\xc0")
+    content[frame + 5 : frame + 9] = struct.pack(">HH", 65000, 65000)
+    with pytest.raises(BadImageError, match="decompression bomb"):
+        Encoded(bytes(content), "bomb").pixels()
+    with pytest.raises(BadImageError, match="decompression bomb"):
+        _ = Encoded(bytes(content), "bomb").size

@@ -1,5 +1,7 @@
 """Views depend on (seed, epoch, image, view) alone; evaluation shows every image once, in order."""
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +9,10 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as tvf
 
-from groco_cli.data.loader import EvaluationTransform, Normalisation, ViewLoader, default_workers, evaluation_batches
+from groco_cli.data.loader import Share, ViewLoader, dead_workers_explained, default_workers, evaluation_batches
+from groco_cli.data.sampling import shuffled
 from groco_cli.data.sources import FileSource, MemorySource, open_dataset
+from groco_cli.data.transforms import EvaluationTransform, Normalisation
 from groco_cli.data.views import AUGMENTATIONS
 from groco_cli.errors import GrocoError
 
@@ -27,14 +31,23 @@ def in_files(picture_folder, count: int = 12) -> FileSource:
     return source
 
 
-def loader(source, *, batch_size=4, workers=0, seed=0, augmentation="dino", views=2, local_views=0):
-    drawn = AUGMENTATIONS[augmentation](views, local_views, 16, 8)
-    return ViewLoader(source, drawn, batch_size=batch_size, normalisation=PLAIN, seed=seed, device=CPU, workers=workers)
+def loader(source, *, batch_size=4, workers=0, seed=0, augmentation="dino", views=2, local_views=0, **options):
+    return ViewLoader(
+        source,
+        AUGMENTATIONS[augmentation](views, local_views, 16, 8),
+        batch_size=batch_size,
+        order=shuffled(len(source), seed),
+        normalisation=PLAIN,
+        seed=seed,
+        device=CPU,
+        workers=workers,
+        **options,
+    )
 
 
 def by_image(made: ViewLoader, epoch: int) -> dict[int, list[torch.Tensor]]:
     """Each image's views, by its number."""
-    order = np.random.default_rng([made.seed, epoch]).permutation(len(made.source))
+    order = made.order(epoch)
     views = [list(zip(*batch, strict=True)) for batch in made.epoch(epoch)]
     return dict(zip(order.tolist(), (image for batch in views for image in batch), strict=False))
 
@@ -119,7 +132,9 @@ def transform(resize=20, crop=16, normalisation=PLAIN) -> EvaluationTransform:
 
 @pytest.mark.parametrize("batch_size", [1, 5, 12, 100])
 def test_evaluation_shows_every_image_once_in_order(source, batch_size):
-    shown = torch.cat(list(evaluation_batches(source, transform(), batch_size=batch_size, device=CPU, workers=0)))
+    batches = list(evaluation_batches(source, transform(), batch_size=batch_size, device=CPU, workers=0))
+    numbers, shown = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert numbers.tolist() == list(range(len(source)))
     expected = []
     for i in range(len(source)):
         resized = tvf.resize(source.load(i), [20], interpolation=tvf.InterpolationMode.BICUBIC, antialias=True)
@@ -129,14 +144,14 @@ def test_evaluation_shows_every_image_once_in_order(source, batch_size):
 
 def test_pictures_of_the_right_size_are_shown_as_they_are():
     source = in_memory(size=16)
-    (shown,) = evaluation_batches(source, transform(resize=16), batch_size=12, device=CPU, workers=0)
+    ((_, shown),) = evaluation_batches(source, transform(resize=16), batch_size=12, device=CPU, workers=0)
     assert torch.equal(shown, source.images.float() / 255)
 
 
 def test_normalisation_comes_last():
     source = in_memory()
     normalisation = Normalisation(mean=(0.5, 0.25, 0.0), std=(0.5, 1.0, 2.0))
-    (shown,) = evaluation_batches(source, transform(16, 16, normalisation), batch_size=12, device=CPU, workers=0)
+    ((_, shown),) = evaluation_batches(source, transform(16, 16, normalisation), batch_size=12, device=CPU, workers=0)
     expected = tvf.normalize(source.images.float() / 255, [0.5, 0.25, 0.0], [0.5, 1.0, 2.0])
     torch.testing.assert_close(shown, expected)
 
@@ -147,6 +162,7 @@ def test_real_photographs_of_all_sizes_become_views(imagenet_jpegs):
         source,
         AUGMENTATIONS["dino"](2, 1, 64, 32),
         batch_size=50,
+        order=shuffled(len(source), 0),
         normalisation=PLAIN,
         seed=0,
         device=CPU,
@@ -159,6 +175,102 @@ def test_real_photographs_of_all_sizes_become_views(imagenet_jpegs):
         for view in views:
             assert view.min() > -1e-5
             assert view.max() < 1 + 1e-5  # blurring rounds
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_processes_prepare_the_halves_of_each_batch(source, workers):
+    whole = list(loader(source, local_views=1).epoch(3))
+    halves = [list(loader(source, local_views=1, workers=workers, share=Share(p, 2)).epoch(3)) for p in (0, 1)]
+    for batch, first, second in zip(whole, *halves, strict=True):
+        for view, a, b in zip(batch, first, second, strict=True):
+            torch.testing.assert_close(torch.cat([a, b]), view, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_skipped_image_is_named_once_and_batches_stay_whole(picture_folder, workers, capsys):
+    source = in_files(picture_folder, 100)
+    source.paths[7].write_bytes(b"no picture")
+    made = loader(source, batch_size=20, workers=workers, on_bad_image="skip")
+    halves = [loader(source, batch_size=20, on_bad_image="skip", share=Share(p, 2)) for p in (0, 1)]
+    capsys.readouterr()
+    for epoch in range(3):
+        batches = list(made.epoch(epoch))
+        assert [len(view) for views in batches for view in views] == [20] * 10
+        # The same image takes its place however the batch is divided.
+        for batch, first, second in zip(batches, *(half.epoch(epoch) for half in halves), strict=True):
+            for view, a, b in zip(batch, first, second, strict=True):
+                torch.testing.assert_close(torch.cat([a, b]), view, atol=1e-6, rtol=0)
+    assert list(made.bad) == [str(source.paths[7])]
+    assert capsys.readouterr().err.count("warning: skipped") == 1 + sum(len(half.bad) for half in halves)
+
+
+def test_too_many_bad_images_end_the_run(picture_folder):
+    source = in_files(picture_folder, 100)
+    for path in source.paths[:2]:
+        path.write_bytes(b"")
+    with pytest.raises(GrocoError, match="2 of 100 images cannot be decoded") as caught:
+        list(loader(source, batch_size=10, on_bad_image="skip").epoch(0))
+    assert "one in a hundred" in caught.value.hint
+
+
+def test_bad_images_are_left_out_of_an_evaluation_where_asked(picture_folder):
+    source = in_files(picture_folder)
+    source.paths[5].write_bytes(b"")
+    options = {"batch_size": 4, "device": CPU, "on_bad_image": "skip"}
+    for workers in (0, 2):
+        batches = list(evaluation_batches(source, transform(), workers=workers, **options))
+        assert torch.cat([numbers for numbers, _ in batches]).tolist() == [n for n in range(12) if n != 5]
+
+
+def test_views_computed_in_bfloat16_are_near_and_float32(source):
+    half, single = (by_image(loader(source, dtype=dtype), 0) for dtype in (torch.bfloat16, torch.float32))
+    for number in half:
+        for a, b in zip(half[number], single[number], strict=True):
+            assert a.dtype == torch.float32
+            assert 0 < (a - b).abs().mean() < 0.01
+
+
+class _Killer(FileSource):
+    """A worker that decodes image 5 is killed, as by a machine that runs out of memory."""
+
+    def open(self, index: int):
+        if index == 5 and torch.utils.data.get_worker_info():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().open(index)
+
+
+def test_the_death_of_a_worker_is_an_error_and_no_hang(picture_folder):
+    files = in_files(picture_folder)
+    source = _Killer(files.paths, files.labels, files.classes)
+    with pytest.raises(GrocoError, match="a process that decodes images died") as caught, dead_workers_explained():
+        list(loader(source, workers=2).epoch(0))
+    assert "--workers" in caught.value.hint
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_epochs(picture_folder):
+    """This process and its workers, over sixty epochs behind the first ten."""
+    made = loader(in_files(picture_folder, 64), batch_size=16, workers=2)
+    sizes = []
+    for epoch in range(70):
+        for _ in made.epoch(epoch):
+            pass
+        if epoch % 10 == 9:
+            sizes.append(resident_bytes())
+    assert sizes[-1] - sizes[0] < 4 * 2**20
+
+
+def resident_bytes() -> int:
+    """Memory of this process and its children that is its own alone."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    total = 0
+    for process in (str(os.getpid()), *children):
+        rollup = Path(f"/proc/{process}/smaps_rollup")
+        if not rollup.exists():
+            pytest.skip("no /proc/PID/smaps_rollup")
+        lines = rollup.read_text().splitlines()
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024
+    return total
 
 
 def test_a_cpu_decodes_by_itself_and_a_gpu_has_workers():

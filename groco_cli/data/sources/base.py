@@ -4,6 +4,7 @@ A source counts its images from 0 in an order that never changes; an image's num
 (the views drawn of it, the features written of it). Sources hold no open files, so they may be copied to workers.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from groco_cli.data.decoding import BadImageError, decode
+from groco_cli.data.decoding import BadImageError, read
 from groco_cli.errors import GrocoError
 
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
@@ -21,31 +22,67 @@ HELD_OUT = ("val", "test", "validation")
 """What a held-out part may be called; of several, the first here is taken."""
 
 
-class Source(Protocol):
-    """Images, each with a label where there are any."""
+class Picture(Protocol):
+    """A picture whose size is known before its pixels are asked for; both raise `BadImageError` where it is bad."""
 
     @property
-    def labels(self) -> Tensor | None:
-        """Numbers of the classes, int64 [n]."""
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes' names, in the order of the labels."""
+    def pixels(self, shrink: int = 1) -> Tensor:
+        """The pixels, uint8 [3, H, W]; up to `shrink` times smaller where that is faster."""
 
+
+class Source(ABC):
+    """Images, each with a label where there are any.
+
+    Attributes:
+        labels: Numbers of the classes, int64 [n], or None.
+        classes: The classes' names, in the order of the labels.
+    """
+
+    labels: Tensor | None
+    classes: tuple[str, ...]
+
+    @abstractmethod
     def __len__(self) -> int: ...
 
-    def load(self, index: int) -> Tensor:
-        """The picture, uint8 [3, H, W]; raises `BadImageError` where it cannot be decoded."""
+    @abstractmethod
+    def open(self, index: int) -> Picture:
+        """A picture, its pixels not decoded yet; raises `BadImageError` where its file cannot be read."""
 
+    @abstractmethod
     def name_of(self, index: int) -> str:
         """What to call the picture in an error or a report."""
 
+    @abstractmethod
     def subset(self, numbers: Tensor) -> Self:
         """Some of the images, in the order asked for; `numbers` is int64 [k]."""
 
+    def load(self, index: int) -> Tensor:
+        """A picture's pixels, uint8 [3, H, W]; raises `BadImageError` where it cannot be decoded."""
+        return self.open(index).pixels()
+
 
 @dataclass(frozen=True)
-class MemorySource:
+class Decoded:
+    """A picture whose pixels are there, uint8 [3, H, W]."""
+
+    image: Tensor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = self.image.shape[1:]
+        return height, width
+
+    def pixels(self, shrink: int = 1) -> Tensor:
+        """The pixels, as they are."""
+        return self.image
+
+
+@dataclass(frozen=True)
+class MemorySource(Source):
     """Pictures of one size, all in memory.
 
     Args:
@@ -65,9 +102,9 @@ class MemorySource:
     def __len__(self) -> int:
         return len(self.images)
 
-    def load(self, index: int) -> Tensor:
-        """The picture, uint8 [3, H, W]."""
-        return self.images[index]
+    def open(self, index: int) -> Picture:
+        """A picture."""
+        return Decoded(self.images[index])
 
     def name_of(self, index: int) -> str:
         """The set's name and the picture's number in it."""
@@ -80,7 +117,7 @@ class MemorySource:
 
 
 @dataclass(frozen=True)
-class FileSource:
+class FileSource(Source):
     """Pictures in files.
 
     Args:
@@ -96,9 +133,9 @@ class FileSource:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def load(self, index: int) -> Tensor:
-        """The picture, uint8 [3, H, W]; raises `BadImageError` where it cannot be decoded."""
-        return decode(self.paths[index])
+    def open(self, index: int) -> Picture:
+        """A picture; raises `BadImageError` where its file cannot be read."""
+        return read(self.paths[index])
 
     def name_of(self, index: int) -> str:
         """The file's path."""

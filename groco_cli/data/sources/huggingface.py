@@ -11,8 +11,17 @@ from typing import Any, Self
 import numpy as np
 from torch import Tensor
 
-from groco_cli.data.decoding import BadImageError, decode
-from groco_cli.data.sources.base import HELD_OUT, TRAIN, Dataset, check_decodable, held_out_part, labels_of
+from groco_cli.data.decoding import BadImageError, Encoded, read
+from groco_cli.data.sources.base import (
+    HELD_OUT,
+    TRAIN,
+    Dataset,
+    Picture,
+    Source,
+    check_decodable,
+    held_out_part,
+    labels_of,
+)
 from groco_cli.data.sources.labels import NO_NAME, NO_NUMBER, Labels, aligned, number_classes
 from groco_cli.errors import GrocoError
 
@@ -20,7 +29,7 @@ _MARKS = ("dataset_dict.json", "dataset_info.json")
 
 
 @dataclass(frozen=True)
-class HuggingFaceSource:
+class HuggingFaceSource(Source):
     """Pictures in a data set of the `datasets` package.
 
     Args:
@@ -42,13 +51,14 @@ class HuggingFaceSource:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def load(self, index: int) -> Tensor:
-        """The picture, uint8 [3, H, W]; raises `BadImageError` where it cannot be decoded."""
+    def open(self, index: int) -> Picture:
+        """A picture; raises `BadImageError` where none is stored, or its file cannot be read."""
         stored = self.rows[index][self.column]
         if stored is None or (stored["bytes"] is None and stored["path"] is None):
             raise BadImageError(self.name_of(index), "no picture is stored")
-        content = Path(stored["path"]) if stored["bytes"] is None else stored["bytes"]
-        return decode(content, self.name_of(index))
+        if stored["bytes"] is None:
+            return read(Path(stored["path"]))
+        return Encoded(stored["bytes"], self.name_of(index))
 
     def name_of(self, index: int) -> str:
         """The set's name and the row's number in it."""

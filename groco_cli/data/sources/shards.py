@@ -18,8 +18,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from groco_cli import console
-from groco_cli.data.decoding import BadImageError, decode
-from groco_cli.data.sources.base import HELD_OUT, TRAIN, Dataset, check_decodable, held_out_part, labels_of
+from groco_cli.data.decoding import BadImageError, Encoded
+from groco_cli.data.sources.base import (
+    HELD_OUT,
+    TRAIN,
+    Dataset,
+    Picture,
+    Source,
+    check_decodable,
+    held_out_part,
+    labels_of,
+)
 from groco_cli.data.sources.folders import parts_of
 from groco_cli.data.sources.index_cache import cached_index
 from groco_cli.data.sources.labels import aligned, number_classes
@@ -32,7 +41,7 @@ _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 @dataclass(frozen=True)
-class ShardSource:
+class ShardSource(Source):
     """Pictures in tar files.
 
     Args:
@@ -67,9 +76,9 @@ class ShardSource:
             raise BadImageError(self.name_of(index), "the shard ends before it")
         return content
 
-    def load(self, index: int) -> Tensor:
-        """The picture, uint8 [3, H, W]; raises `BadImageError` where it cannot be decoded."""
-        return decode(self.read(index), self.name_of(index))
+    def open(self, index: int) -> Picture:
+        """A picture; raises `BadImageError` where the shard cannot be read."""
+        return Encoded(self.read(index), self.name_of(index))
 
     def name_of(self, index: int) -> str:
         """The shard's path and the sample's key."""

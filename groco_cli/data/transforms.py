@@ -1,0 +1,42 @@
+"""What is done to every picture alike: normalisation, and the resize and crop with which encoders are measured."""
+
+from dataclasses import dataclass
+
+import torchvision.transforms.v2.functional as tvf
+from torch import Tensor
+
+from groco_cli.data.photometric import normalise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """Mean and standard deviation of each channel, for values in [0, 1]."""
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalise float images [B, 3, H, W] in [0, 1]."""
+        return normalise(images, self.mean, self.std)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationTransform:
+    """How a picture is shown to a trained encoder: shorter side resized, centre cropped, normalised.
+
+    Args:
+        resize: Length of the shorter side, pixels; 256 for 224 as published.
+        crop: Side of the square cut from the centre, pixels.
+        normalisation: That of pre-training.
+    """
+
+    resize: int
+    crop: int
+    normalisation: Normalisation
+
+    def pixels(self, image: Tensor) -> Tensor:
+        """Resize (bicubic, antialiased) and crop; uint8 [..., 3, H, W] to uint8 [..., 3, crop, crop]."""
+        if min(image.shape[-2:]) != self.resize:
+            image = tvf.resize(image, [self.resize], interpolation=tvf.InterpolationMode.BICUBIC, antialias=True)
+        cropped: Tensor = tvf.center_crop(image, [self.crop, self.crop])
+        return cropped

@@ -1,0 +1,187 @@
+"""What worker processes do: decode a picture once and cut all its views from it, or make it ready to be measured.
+
+An error loses its type between processes, so a bad picture travels as its name and what the decoder said.
+"""
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from groco_cli.data.counter import uniforms
+from groco_cli.data.crops import CROP_DRAWS, crop_boxes
+from groco_cli.data.decoding import BadImageError
+from groco_cli.data.sources import Source
+from groco_cli.data.transforms import EvaluationTransform
+from groco_cli.data.views import View
+
+_SPARE = 1000  # substitutes tried before giving up: with one picture in a hundred bad, one is found at once
+_GAP = 2  # how many times larger than its view a box stays when libjpeg makes a picture smaller
+
+
+class BadImage(NamedTuple):
+    """A picture that could not be decoded."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which pictures a worker is to prepare.
+
+    Args:
+        epoch: Number of the epoch.
+        samples: Their numbers, int64 [B].
+        batch: All of the batch, other processes' too: what must not take a bad picture's place.
+    """
+
+    epoch: int
+    samples: NDArray[np.int64]
+    batch: NDArray[np.int64]
+
+
+class Prepared(NamedTuple):
+    """What a worker gives back.
+
+    Args:
+        samples: Numbers of the pictures, int64 [B]; of a substitute its own.
+        pictures: uint8 [B, 3, size, size], one tensor a view.
+        bad: What could not be decoded on the way.
+    """
+
+    samples: Tensor
+    pictures: list[Tensor]
+    bad: list[BadImage]
+
+
+@dataclass
+class CroppedViews(Dataset[Prepared]):
+    """Decodes each picture once and crops every view of it; a view's box depends on (seed, epoch, sample, view) alone.
+
+    Args:
+        source: The pictures.
+        views: How each view is drawn.
+        seed: The run's.
+        substitute: Whether another picture takes a bad one's place; otherwise the batch ends there.
+    """
+
+    source: Source
+    views: tuple[View, ...]
+    seed: int
+    substitute: bool = False
+    _scales: NDArray[np.float64] = field(init=False)
+    _ratios: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._scales = np.array([view.crop_scale for view in self.views])
+        self._ratios = np.array([view.crop_ratio for view in self.views])
+
+    def __getitems__(self, request: Request) -> Prepared:
+        """A whole batch; its last picture is bad where `substitute` is off."""
+        count = len(request.samples)
+        pictures = [torch.empty(count, 3, view.size, view.size, dtype=torch.uint8) for view in self.views]
+        samples, bad = request.samples.copy(), []
+        for row, asked in enumerate(request.samples.tolist()):
+            for attempt in range(_SPARE if self.substitute else 1):
+                sample = asked if attempt == 0 else self._substitute(request, asked, attempt)
+                try:
+                    crops = self.crops(request.epoch, sample)
+                except BadImageError as error:
+                    bad.append(BadImage(error.name, error.reason))
+                    continue
+                for picture, crop in zip(pictures, crops, strict=True):
+                    picture[row] = crop
+                samples[row] = sample
+                break
+            else:
+                return Prepared(torch.empty(0, dtype=torch.int64), [], bad)
+        return Prepared(torch.from_numpy(samples), pictures, bad)
+
+    def crops(self, epoch: int, sample: int) -> list[Tensor]:
+        """The views' crops of one picture, uint8 [3, size, size]."""
+        picture = self.source.open(sample)
+        height, width = picture.size
+        count = len(self.views)
+        draws = uniforms(CROP_DRAWS, seed=self.seed, epoch=epoch, view=np.arange(count), samples=np.full(count, sample))
+        boxes = crop_boxes(draws, np.full(count, height), np.full(count, width), scale=self._scales, ratio=self._ratios)
+        pixels = picture.pixels(_shrink(boxes, self.views))
+        if pixels.shape[1:] != (height, width):
+            boxes = _scaled(boxes, pixels.shape[1] / height, pixels.shape[2] / width)
+        return [_resized_crop(pixels, box, view) for box, view in zip(boxes.tolist(), self.views, strict=True)]
+
+    def _substitute(self, request: Request, bad: int, attempt: int) -> int:
+        """A picture from outside the batch, for each bad one always the same."""
+        for again in range(_SPARE):
+            stream = -attempt - again * _SPARE  # beside the views, which count from 0
+            draw = uniforms(1, seed=self.seed, epoch=request.epoch, view=stream, samples=np.array([bad]))
+            number = int(draw[0, 0] * len(self.source))
+            if number not in request.batch:
+                return number
+        return bad
+
+
+@dataclass
+class WholePictures(Dataset[Prepared]):
+    """Makes pictures ready to be measured: decoded, resized, cropped; bad ones are left out.
+
+    Args:
+        source: The pictures.
+        transform: How they are shown.
+    """
+
+    source: Source
+    transform: EvaluationTransform
+
+    def __getitems__(self, samples: Sequence[int]) -> Prepared:
+        """Some pictures."""
+        kept, pictures, bad = [], [], []
+        for sample in samples:
+            try:
+                pictures.append(self.transform.pixels(self.source.load(sample)))
+            except BadImageError as error:
+                bad.append(BadImage(error.name, error.reason))
+            else:
+                kept.append(sample)
+        return Prepared(torch.tensor(kept, dtype=torch.int64), [torch.stack(pictures)] if pictures else [], bad)
+
+
+def leave_interrupts_to_the_main_process(worker: int) -> None:
+    """A terminal's Ctrl-C goes to every process; the one that trains still wants its batches to finish the step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def as_it_is(batch: Any) -> Any:
+    """Collates nothing: the data set did."""
+    return batch
+
+
+def _shrink(boxes: NDArray[np.int64], views: Sequence[View]) -> int:
+    """How many times smaller libjpeg may make a picture so that every box stays twice as large as its view."""
+    room = min(min(box[2:]) / (_GAP * view.size) for box, view in zip(boxes.tolist(), views, strict=True))
+    return next((factor for factor in (8, 4, 2) if factor <= room), 1)
+
+
+def _scaled(boxes: NDArray[np.int64], vertical: float, horizontal: float) -> NDArray[np.int64]:
+    """Boxes in the pixels of a smaller picture."""
+    ends = boxes[:, :2] + boxes[:, 2:]
+    factors = np.array([vertical, horizontal])
+    starts = np.floor(boxes[:, :2] * factors).astype(np.int64)
+    return np.concatenate([starts, np.floor(ends * factors).astype(np.int64) - starts], axis=1)
+
+
+def _resized_crop(image: Tensor, box: Sequence[int], view: View) -> Tensor:
+    """What torchvision's `resized_crop` makes of a uint8 picture, without its checks."""
+    top, left, height, width = box
+    cut = image[None, :, top : top + height, left : left + width]
+    if height == width == view.size:
+        return cut[0]
+    size = [view.size, view.size]
+    return F.interpolate(cut, size, mode=view.interpolation, antialias=True, align_corners=False)[0]
