@@ -23,7 +23,8 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="PATH|NAME",
-        help="A folder of images, or digits (embedded), cifar10, cifar100. Also from GROCO_DATA.",
+        help="A folder of images, a list of them (.txt, .csv, .tsv), WebDataset shards ('path-{000..639}.tar', also "
+        "by URL), a Hugging Face folder, or a named set: digits (embedded), cifar10, … Also from GROCO_DATA.",
         envvar="GROCO_DATA",
         show_default=False,
     ),

@@ -80,7 +80,7 @@ def test_links_between_the_pages_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("page", ["docs/knn.md", "docs/losses.md", "docs/plugins.md"])
+@pytest.mark.parametrize("page", ["docs/data.md", "docs/knn.md", "docs/losses.md", "docs/plugins.md"])
 def test_the_pages_python_runs(page):
     for block in blocks(ROOT / page):
         exec(compile(block, page, "exec"), {"__name__": "page"})

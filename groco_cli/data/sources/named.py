@@ -136,7 +136,13 @@ NAMED: dict[str, Callable[[Path], Dataset]] = {
 def _read(name: str, entry: TorchvisionSet, arguments: _Arguments, root: Path) -> Any:
     """A piece of a set, downloaded where it is not there."""
     reader = getattr(torchvision.datasets, entry.reader)
-    opened = partial(reader, root / entry.folder, **arguments)
+
+    def opened(**more: Any) -> Any:
+        piece = reader(root / entry.folder, **arguments, **more)
+        if not hasattr(piece, "data"):  # some readers look for their lists alone
+            Path(_paths(piece)[0]).stat()
+        return piece
+
     with redirect_stdout(sys.stderr):  # standard output is for results
         try:
             return opened()

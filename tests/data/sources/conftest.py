@@ -4,9 +4,11 @@ import io
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
+import torchvision
 from PIL import Image
 
 from groco_cli.data.sources import Dataset, open_dataset
@@ -86,3 +88,56 @@ def write_shard(write_tar: Callable[..., Path], picture: Callable[..., bytes]) -
         return write_tar(name, members)
 
     return write
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("urllib.request.urlopen", unreachable)
+
+
+class Layout:
+    """Draws made-up pictures and texts below a data root, where torchvision expects the real ones."""
+
+    def __init__(self, root: Path, picture: Callable[..., bytes]) -> None:
+        self.root, self.picture, self.count = root, picture, 0
+
+    def pictures(self, *names: str) -> None:
+        for name in names:
+            kind = {".png": "png", ".ppm": "ppm"}.get(Path(name).suffix, "jpeg")
+            self.write(name, self.picture(self.count, kind))
+            self.count += 1
+
+    def write(self, name: str, content: str | bytes) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@pytest.fixture
+def layout(root: Path, picture: Callable[..., bytes]) -> Layout:
+    return Layout(root, picture)
+
+
+@pytest.fixture
+def meta() -> Callable[[str], Path]:
+    """Published files of labels or splits, real ones; the test is skipped where they are absent."""
+
+    def find(name: str) -> Path:
+        path = Path(__file__).parents[4] / "shared/data/meta" / name
+        if not path.exists():
+            pytest.skip(f"no {path}")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision takes made-up files for the published ones."""
+    for reader in ("flowers102", "svhn", "stl10", "usps", "mnist", "imagenet"):
+        module = getattr(torchvision.datasets, reader)
+        monkeypatch.setattr(module, "check_integrity", lambda path, md5=None: Path(path).is_file(), raising=False)
+    monkeypatch.setattr(torchvision.datasets.Places365, "_check_integrity", lambda *_: True)

@@ -1,5 +1,6 @@
 """What `--data` may say, and what is answered where it makes no sense."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,3 +72,13 @@ def test_a_folder_whose_name_looks_like_a_pattern_is_opened(opened, picture_fold
     folder = picture_folder("1.png")
     named = folder.rename(folder.parent / "a{1..2}[x]")
     assert len(opened(named).train) == 1
+
+
+def test_a_hugging_face_folder_without_its_package_says_what_to_install(
+    refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "dataset_info.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not there
+    error = refused(tmp_path)
+    assert "package datasets is not installed" in error.message
+    assert "pip install 'groco[hf]'" in error.hint
