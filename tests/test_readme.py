@@ -81,7 +81,8 @@ def test_links_between_the_pages_lead_somewhere():
 
 
 @pytest.mark.parametrize("page", ["docs/data.md", "docs/knn.md", "docs/losses.md", "docs/plugins.md"])
-def test_the_pages_python_runs(page):
+def test_the_pages_python_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for block in blocks(ROOT / page):
         exec(compile(block, page, "exec"), {"__name__": "page"})
 

@@ -13,7 +13,7 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from groco_cli.data.decoding import BadImageError, read
+from groco_cli.data.decoding import BadImageError, encode_png, read
 from groco_cli.errors import GrocoError
 
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
@@ -24,6 +24,10 @@ HELD_OUT = ("val", "test", "validation")
 
 class Picture(Protocol):
     """A picture whose size is known before its pixels are asked for; both raise `BadImageError` where it is bad."""
+
+    @property
+    def content(self) -> bytes:
+        """Its file, as it is where there is one."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -69,6 +73,11 @@ class Decoded:
     """A picture whose pixels are there, uint8 [3, H, W]."""
 
     image: Tensor
+
+    @property
+    def content(self) -> bytes:
+        """The picture as a PNG file."""
+        return encode_png(self.image)
 
     @property
     def size(self) -> tuple[int, int]:

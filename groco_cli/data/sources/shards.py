@@ -37,6 +37,7 @@ from groco_cli.data.sources.tar_index import ShardIndex
 from groco_cli.errors import GrocoError, UsageError
 
 _PART = re.compile(rf"({'|'.join((TRAIN, *HELD_OUT))})=")
+CLASSES = "classes.txt"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -61,8 +62,8 @@ class ShardSource(Source):
     def __len__(self) -> int:
         return len(self.places)
 
-    def read(self, index: int) -> bytes:
-        """The picture's file as it lies in the shard; raises `BadImageError` where the shard cannot be read."""
+    def open(self, index: int) -> Picture:
+        """A picture; raises `BadImageError` where the shard cannot be read."""
         shard, sample = self.places[index]
         offset, size = int(self.indexes[shard].offsets[sample]), int(self.indexes[shard].sizes[sample])
         try:
@@ -74,11 +75,7 @@ class ShardSource(Source):
             raise BadImageError(self.name_of(index), error.strerror or str(error)) from error
         if len(content) < size:
             raise BadImageError(self.name_of(index), "the shard ends before it")
-        return content
-
-    def open(self, index: int) -> Picture:
-        """A picture; raises `BadImageError` where the shard cannot be read."""
-        return Encoded(self.read(index), self.name_of(index))
+        return Encoded(content, self.name_of(index))
 
     def name_of(self, index: int) -> str:
         """The shard's path and the sample's key."""
@@ -174,7 +171,24 @@ def _source(places: Sequence[str], data: str, root: Path) -> ShardSource:
         data=data,
         name_of=source.name_of,
     )
-    return ShardSource(source.paths, source.indexes, source.places, labels, classes)
+    return ShardSource(source.paths, source.indexes, source.places, labels, _class_names(paths, classes))
+
+
+def _class_names(paths: Sequence[Path], classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The names in `classes.txt` beside the shards, a line each, for classes that have only numbers."""
+    listed = paths[0].parent / CLASSES
+    if not listed.is_file() or classes != tuple(str(number) for number in range(len(classes))):
+        return classes
+    try:
+        names = tuple(listed.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise GrocoError(f"{listed}: cannot be read ({error})", "write a name a line, as UTF-8") from error
+    if len(names) < len(classes) or len(set(names)) < len(names):
+        raise GrocoError(
+            f"{listed}: {len(set(names)):,} names, but labels up to {len(classes) - 1}",
+            "give every class a name of its own, a line each, or remove the file",
+        )
+    return names
 
 
 def _expanded(pattern: str, data: str) -> list[str]:

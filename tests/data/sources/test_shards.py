@@ -201,7 +201,7 @@ def many(opened, write_shard, tmp_path: Path) -> Dataset:
     return opened(tmp_path / "s-{0..3}.tar")
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("workers", [0, 1, 2])
 def test_workers_show_every_sample_once_in_order(many: Dataset, drawn, workers: int):
     transform = EvaluationTransform(resize=6, crop=6, normalisation=PLAIN)
     shown = torch.cat(list(evaluation_batches(many.train, transform, batch_size=4, device=CPU, workers=workers)))
@@ -212,7 +212,7 @@ def test_workers_show_every_sample_once_in_order(many: Dataset, drawn, workers: 
 def test_an_epoch_has_every_sample_once_whatever_the_workers(many: Dataset):
     views = AUGMENTATIONS["small"](2, 0, 8, 8)
     epochs = []
-    for workers in (0, 3):
+    for workers in (0, 2):
         loader = ViewLoader(many.train, views, batch_size=6, normalisation=PLAIN, seed=0, device=CPU, workers=workers)
         assert len(loader) == 2
         epochs.append([view for batch in loader.epoch(1) for view in batch])
@@ -253,7 +253,7 @@ def test_real_shards_give_every_picture_as_its_extracted_file_does(
     }
     for i, key in enumerate(keys(source)):
         file = tmp_path / "files" / f"{key}{ending}"
-        assert source.read(i) == file.read_bytes()
+        assert source.open(i).content == file.read_bytes()
         assert torch.equal(source.load(i), decode(file))
         assert int(source.labels[i]) == number_of[key.partition("_")[0]]
         if ending == ".image.jpg":
