@@ -7,11 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from groco_cli import console
 from groco_cli.data.sources import Dataset, Source
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.evaluation.features import extract_features
 from groco_cli.evaluation.knn import KNNScore, check_votes, find_neighbours, score_neighbours
 from groco_cli.models import Encoder, EncoderMetadata, create_encoder, load_encoder
+from groco_cli.models.containers import CheckpointError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,19 +35,27 @@ class KNNResult:
     backend: str
 
 
-def read_encoder(path: Path) -> Encoder:
-    """Read an encoder from a checkpoint.
+def read_encoder(path: Path, *, method: str = "") -> Encoder:
+    """Read an encoder from a checkpoint, and say on stderr what a file of another's was recognised as.
+
+    Args:
+        path: The checkpoint.
+        method: What a file that does not say it was trained with.
 
     Raises:
         UsageError: If there is no such file.
         GrocoError: If it holds no whole encoder.
     """
     try:
-        return load_encoder(path)
+        encoder = load_encoder(path, method=method)
     except FileNotFoundError as error:
-        raise UsageError(f"no checkpoint {path}", "name a .safetensors, or none for the newest run") from error
+        raise UsageError(f"no checkpoint {path}", "name one, or none for the newest run") from error
     except ValueError as error:
-        raise GrocoError(str(error), "give a whole .safetensors that groco wrote") from error
+        hint = error.hint if isinstance(error, CheckpointError) else ""
+        raise GrocoError(str(error), hint or "give a whole checkpoint") from error
+    if encoder.recognised:
+        console.note(f"recognised: {encoder.recognised}")
+    return encoder
 
 
 def check_labels(dataset: Dataset) -> None:

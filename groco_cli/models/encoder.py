@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from groco_cli.models.small_maps import multiply_small_maps
 
 STEMS = ("imagenet", "small")
+_PADDING = {"small": 1, "small-pad2": 2}  # of small stems; the second is only ever read (see `released`)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,8 @@ class EncoderMetadata:
 
     Args:
         arch: Backbone by name, "timm:" or "torchvision:" in front where both have one.
-        stem: "imagenet" (as published), or "small": 3×3 convolution of stride 1, no max-pool.
+        stem: "imagenet" (as published), "small": 3×3 convolution of stride 1, no max-pool, or "small-pad2": the same
+            padded by 2 instead of 1, as solo-learn has it.
         attention_heads: Of a ViT, which its weights do not tell (MoCo v3's ViT-Small has 12, timm's 6); 0 for timm's.
         image_size: Side of the square it looks at, pixels.
         resize: Length the shorter side is resized to before the centre crop, pixels.
@@ -55,13 +57,15 @@ class Encoder(nn.Module):
         backbone: A module from images [B, 3, H, W] to features [B, feature_dim].
         feature_dim: Length of a feature vector.
         metadata: How to build it and what to show it.
+        recognised: For people, what its checkpoint was recognised as, where groco did not write it.
     """
 
-    def __init__(self, backbone: nn.Module, feature_dim: int, metadata: EncoderMetadata) -> None:
+    def __init__(self, backbone: nn.Module, feature_dim: int, metadata: EncoderMetadata, recognised: str = "") -> None:
         super().__init__()
         self.backbone = backbone
         self.feature_dim = feature_dim
         self.metadata = metadata
+        self.recognised = recognised
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features [B, feature_dim] of normalised images [B, 3, H, W]."""
@@ -76,11 +80,11 @@ def create_encoder(metadata: EncoderMetadata) -> Encoder:
         ValueError: For an unknown architecture (with the nearest names) or stem, a small stem for a backbone that has
             no single first convolution and max-pool, or a number of attention heads that it cannot have.
     """
-    if metadata.stem not in STEMS:
+    if metadata.stem not in (*STEMS, *_PADDING):
         raise ValueError(f"unknown stem {metadata.stem!r}; there are {' and '.join(STEMS)}")
     backbone = _create_backbone(metadata)
-    if metadata.stem == "small":
-        _shrink_stem(backbone, metadata.arch)
+    if metadata.stem in _PADDING:
+        _shrink_stem(backbone, metadata.arch, _PADDING[metadata.stem])
     multiply_small_maps(backbone)
     return Encoder(backbone, _feature_dim(backbone, metadata.image_size), metadata)
 
@@ -143,12 +147,12 @@ def _torchvision_classifiers() -> list[str]:
     return names
 
 
-def _shrink_stem(backbone: nn.Module, arch: str) -> None:
+def _shrink_stem(backbone: nn.Module, arch: str, padding: int) -> None:
     """The CIFAR stem of ResNets (SimCLR, appendix B.9): 3×3 convolution of stride 1, no max-pool."""
     conv = getattr(backbone, "conv1", None)
     if not isinstance(conv, nn.Conv2d) or not hasattr(backbone, "maxpool"):
         raise ValueError(f"a small stem is for ResNets with one first convolution; {arch!r} is none")
-    small = nn.Conv2d(conv.in_channels, conv.out_channels, kernel_size=3, padding=1, bias=conv.bias is not None)
+    small = nn.Conv2d(conv.in_channels, conv.out_channels, kernel_size=3, padding=padding, bias=conv.bias is not None)
     nn.init.kaiming_normal_(small.weight, mode="fan_out", nonlinearity="relu")
     backbone.conv1 = small
     backbone.maxpool = nn.Identity()

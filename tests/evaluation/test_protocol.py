@@ -1,8 +1,10 @@
+import pickle
 from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor
 
 from groco_cli.data.sources import Dataset, MemorySource, first, open_dataset
@@ -89,6 +91,24 @@ def test_a_checkpoint_is_read_with_its_metadata(tmp_path: Path):
     found = read_encoder(path)
     assert found.metadata == encoder.metadata
     torch.testing.assert_close(found.state_dict(), encoder.state_dict(), rtol=0, atol=0)
+
+
+def test_what_a_file_of_anothers_was_taken_for_goes_to_stderr(tmp_path: Path, capsys):
+    state = {f"module.encoder.{name}": tensor for name, tensor in torchvision.models.resnet18().state_dict().items()}
+    torch.save({"state_dict": state | {"module.predictor.0.weight": torch.zeros(1)}}, tmp_path / "x.pth")
+    assert read_encoder(tmp_path / "x.pth").metadata.method == "simsiam"
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "recognised: SimSiam, ResNet-18; left out: predictor, fc\n")
+    save_checkpoint(tmp_path / "x.safetensors", untrained(SMALL), {})
+    read_encoder(tmp_path / "x.safetensors")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_damaged_checkpoint_says_what_to_do(tmp_path: Path):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"byol": 1}))
+    with pytest.raises(GrocoError, match=r"x\.pkl is a pickle of BYOL's JAX code") as caught:
+        read_encoder(tmp_path / "x.pkl")
+    assert "byol-convert" in caught.value.hint
 
 
 def test_a_missing_checkpoint_is_a_wrong_use(tmp_path: Path):

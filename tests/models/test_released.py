@@ -1,0 +1,370 @@
+"""A file of each source, laid out as its training script writes it, gives the features of the model it was made of.
+
+The references are torchvision's ResNets and timm's plain `VisionTransformer`, never groco's own encoder.
+"""
+
+import argparse
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from groco_cli.models import load_encoder
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+State = Mapping[str, Tensor]
+
+
+def named(prefix: str, *states: State) -> OrderedDict[str, Tensor]:
+    return OrderedDict((prefix + name, tensor) for state in states for name, tensor in state.items())
+
+
+def mlp(name: str, *widths: int, bias: bool = False) -> State:
+    """(Linear, BN, ReLU) as in every projector, by the numbers that nn.Sequential gives."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after, bias=bias), nn.BatchNorm1d(after), nn.ReLU()]
+    return named(f"{name}.", nn.Sequential(*layers).state_dict())
+
+
+def linear(name: str, *shape: int) -> State:
+    return {f"{name}.weight": torch.randn(*shape), f"{name}.bias": torch.randn(shape[0])}
+
+
+OPTIMIZER = {"state": {0: {"momentum_buffer": torch.randn(3)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+TRAINED = {"epoch": 200, "arch": "resnet18", "optimizer": OPTIMIZER}
+DINO_HEAD = {"head.mlp.0.weight": torch.randn(8, 512), "head.last_layer.weight_g": torch.ones(8, 1)}
+LIGHTNING = {"epoch": 399, "global_step": 9, "pytorch-lightning_version": "1.6", "hyper_parameters": {"lr": 0.1}}
+
+
+def groco(encoder: State, other: State) -> tuple[object, str]:
+    content = {
+        "epoch": 99,
+        "step": 125_000,
+        "encoder": named("module.encoder.", encoder),
+        "projection": named("module.projection.", mlp("x", 512, 8)),
+        "optimizer": OPTIMIZER,
+        "config": OrderedDict(name="2views_100ep", loss=OrderedDict(type="GroCoLoss", args=OrderedDict(beta=1))),
+    }
+    return content, "GroCo"
+
+
+def moco_v2(encoder: State, other: State) -> tuple[object, str]:
+    weights = named("module.encoder_q.", encoder, linear("fc.0", 8, 512), linear("fc.2", 8, 8))
+    weights |= named("module.encoder_k.", other, linear("fc.0", 8, 512), linear("fc.2", 8, 8))
+    weights |= {"module.queue": torch.randn(8, 16), "module.queue_ptr": torch.zeros(1, dtype=torch.int64)}
+    return {**TRAINED, "state_dict": weights}, "MoCo v2"
+
+
+def moco_v3(encoder: State, other: State) -> tuple[object, str]:
+    weights = named("module.base_encoder.", encoder, mlp("fc", 512, 16, 8))
+    weights |= named("module.momentum_encoder.", other, mlp("fc", 512, 16, 8))
+    weights |= named("module.", mlp("predictor", 8, 16, 8))
+    return {**TRAINED, "scaler": {"scale": 65536.0}, "state_dict": weights}, "MoCo v3, base encoder"
+
+
+def moco_v3_momentum(encoder: State, other: State) -> tuple[object, str]:
+    weights = named("module.momentum_encoder.", encoder, mlp("fc", 512, 16, 8))
+    return {**TRAINED, "state_dict": weights}, "MoCo v3, momentum encoder"
+
+
+def simsiam(encoder: State, other: State) -> tuple[object, str]:
+    weights = named("module.encoder.", encoder, mlp("fc", 512, 512, 8)) | named("module.", mlp("predictor", 8, 4))
+    return {**TRAINED, "state_dict": weights}, "SimSiam"
+
+
+def swav_flat(encoder: State, other: State) -> tuple[object, str]:
+    heads = mlp("projection_head", 512, 16, 8, bias=True) | {"prototypes.weight": torch.randn(30, 8)}
+    return named("module.", encoder, heads), "SwAV"
+
+
+def swav(encoder: State, other: State) -> tuple[object, str]:
+    weights, title = swav_flat(encoder, other)
+    return {"epoch": 200, "state_dict": weights, "optimizer": OPTIMIZER, "amp": {"loss_scaler0": {}}}, title
+
+
+def dino(encoder: State, other: State) -> tuple[object, str]:
+    content = {
+        "student": named("module.", named("backbone.", other), DINO_HEAD),
+        "teacher": named("module.", named("backbone.", encoder), DINO_HEAD),  # wrapped too where it has BNs
+        "optimizer": OPTIMIZER,
+        "epoch": 200,
+        "args": argparse.Namespace(arch="resnet50", patch_size=16, local_crops_scale=(0.05, 0.4), output_dir="."),
+        "dino_loss": {"center": torch.zeros(1, 8)},
+        "fp16_scaler": {"scale": 65536.0},
+    }
+    return content, "DINO, teacher"
+
+
+def dino_student(encoder: State, other: State) -> tuple[object, str]:
+    return {"student": named("module.backbone.", encoder), "epoch": 200}, "DINO, student"
+
+
+def barlow_twins(encoder: State, other: State) -> tuple[object, str]:
+    others = mlp("projector", 512, 16) | {"bn.running_mean": torch.zeros(8), "bn.running_var": torch.ones(8)}
+    weights = named("module.", named("backbone.", encoder), others)
+    return {"epoch": 200, "model": weights, "optimizer": OPTIMIZER}, "Barlow Twins"
+
+
+def vicreg(encoder: State, other: State) -> tuple[object, str]:
+    weights = named("module.", named("backbone.", encoder), mlp("projector", 512, 16, bias=True))
+    return {"epoch": 200, "model": weights, "optimizer": OPTIMIZER}, "VICReg"
+
+
+def solo_learn(encoder: State, other: State) -> tuple[object, str]:
+    weights = named("backbone.", encoder) | linear("classifier", 10, 512) | mlp("projector", 512, 8)
+    weights |= named("momentum_backbone.", other)
+    return {**LIGHTNING, "state_dict": weights}, "solo-learn"
+
+
+def lightly(encoder: State, other: State) -> tuple[object, str]:
+    weights = named("backbone.", encoder) | named("projection_head.layers.", mlp("x", 512, 8))
+    return {**LIGHTNING, "state_dict": weights}, "lightly"
+
+
+def lightly_in_stages(encoder: State, other: State) -> tuple[object, str]:
+    """`self.backbone = nn.Sequential(*list(resnet.children())[:-1])`."""
+    stages = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+    weights = {f"backbone.{stages[n.split('.')[0]]}.{n.partition('.')[2]}": t for n, t in encoder.items()}
+    return {**LIGHTNING, "state_dict": weights}, "lightly"
+
+
+def simclr(encoder: State, other: State) -> tuple[object, str]:
+    return {"state_dict": OrderedDict(encoder) | linear("fc", 1000, 512)}, "SimCLR, converted"
+
+
+def byol(encoder: State, other: State) -> tuple[object, str]:
+    """byol-convert: no counters of batches, the classifier that was trained beside."""
+    return {n: t for n, t in encoder.items() if "tracked" not in n} | linear("fc", 1000, 512), "plain weights"
+
+
+def plain(encoder: State, other: State) -> tuple[object, str]:
+    return OrderedDict(encoder), "plain weights"
+
+
+def supervised(encoder: State, other: State) -> tuple[object, str]:
+    return OrderedDict(encoder) | linear("fc", 1000, 512), "plain weights"
+
+
+EPOCHS = {groco: 100, solo_learn: 400, lightly: 400, lightly_in_stages: 400, swav_flat: 0, simclr: 0}
+SOURCES = {
+    groco: "groco",
+    moco_v2: "moco-v2",
+    moco_v3: "moco-v3",
+    moco_v3_momentum: "moco-v3",
+    simsiam: "simsiam",
+    swav_flat: "swav",
+    swav: "swav",
+    dino: "dino",
+    dino_student: "dino",
+    barlow_twins: "barlow-twins",
+    vicreg: "vicreg",
+    solo_learn: "solo-learn",
+    lightly: "lightly",
+    lightly_in_stages: "lightly",
+    simclr: "simclr",
+    byol: "unknown",
+    plain: "unknown",
+    supervised: "unknown",
+}
+each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.__name__)
+
+
+@each_source
+def test_each_source_comes_back_with_its_features(tmp_path: Path, source, resnet, same_features):
+    reference = resnet(18)
+    content, title = source(reference.state_dict(), resnet(18, seed=1).state_dict())
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=source is not groco)
+    encoder = load_encoder(tmp_path / "x.pth")
+    same_features(encoder, reference)
+    metadata = encoder.metadata
+    assert (metadata.arch, metadata.method, encoder.feature_dim) == ("resnet18", SOURCES[source], 512)
+    assert (metadata.image_size, metadata.resize) == (224, 256)
+    assert encoder.recognised.startswith(f"{title}, ResNet-18")
+    assert metadata.epoch == EPOCHS.get(source, 0 if SOURCES[source] == "unknown" else 200)
+    normalisation = ((0, 0, 0), (1, 1, 1)) if source is simclr else IMAGENET
+    assert (metadata.mean, metadata.std) == normalisation
+    assert not any(module.training for module in encoder.modules())
+
+
+@each_source
+def test_without_one_weight_each_source_is_refused_naming_it(tmp_path: Path, source, resnet):
+    state = resnet(18).state_dict()
+    del state["layer2.1.conv2.weight"]
+    content, title = source(state, resnet(18, seed=1).state_dict())
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=rf"x\.pth .*ResNet-18.*{title}: see layer2\.1\.conv2\.weight \(1 missing\)"):
+        load_encoder(tmp_path / "x.pth")
+
+
+def test_the_released_size_comes_back_too(tmp_path: Path, resnet, same_features):
+    reference = resnet(50)
+    torch.save(simsiam(reference.state_dict(), {})[0], tmp_path / "x.pth")
+    encoder = load_encoder(tmp_path / "x.pth")
+    assert (encoder.metadata.arch, encoder.feature_dim) == ("resnet50", 2048)
+    same_features(encoder, reference)
+
+
+@pytest.mark.parametrize("source", [swav, vicreg])
+def test_padding_before_the_first_convolution_is_torchvisions_padding(tmp_path: Path, source, resnet, same_features):
+    """SwAV's and VICReg's ResNets: ConstantPad2d(1), then a convolution that pads by 2."""
+    reference = resnet(18)
+    content, _ = source(reference.state_dict(), reference.state_dict())
+    torch.save(content, tmp_path / "x.pth")
+    reference.conv1.padding = (2, 2)
+    for size in (64, 65):
+        same_features(load_encoder(tmp_path / "x.pth"), nn.Sequential(nn.ConstantPad2d(1, 0.0), reference), size)
+
+
+def vit(width: int, heads: int, patch: int = 16, size: int = 64) -> VisionTransformer:
+    return VisionTransformer(
+        img_size=size, patch_size=patch, embed_dim=width, depth=12, num_heads=heads, num_classes=0, qkv_bias=True
+    )
+
+
+def fixed_positions(grid: int, width: int) -> Tensor:
+    """MoCo v3's `build_2d_sincos_position_embedding`, a number at a time."""
+    quarter = width // 4
+    places = torch.zeros(1, grid * grid + 1, width)
+    for row in range(grid):
+        for column in range(grid):
+            for i in range(quarter):
+                frequency = 1 / 10000 ** (i / quarter)
+                place = places[0, 1 + row * grid + column]
+                place[i], place[quarter + i] = math.sin(row * frequency), math.cos(row * frequency)
+                place[2 * quarter + i] = math.sin(column * frequency)
+                place[3 * quarter + i] = math.cos(column * frequency)
+    return places
+
+
+def test_moco_v3s_vit_small_has_the_twelve_heads_of_its_own(tmp_path: Path, seeded, same_features):
+    reference = seeded(vit(384, heads=12))
+    with torch.no_grad():
+        reference.pos_embed.copy_(fixed_positions(4, 384))
+    weights = named("module.base_encoder.", reference.state_dict(), mlp("head", 384, 16, 8))
+    weights |= named("module.momentum_encoder.", reference.state_dict(), mlp("head", 384, 16, 8))
+    torch.save({**TRAINED, "arch": "vit_small", "state_dict": weights}, tmp_path / "x.pth")
+    encoder = load_encoder(tmp_path / "x.pth")
+    same_features(encoder, reference)
+    assert (encoder.metadata.arch, encoder.metadata.attention_heads) == ("vit_small_patch16_224", 12)
+    assert encoder.metadata.image_size == 64
+    assert encoder.recognised.startswith("MoCo v3, base encoder, ViT-S/16; left out: momentum_encoder, head")
+
+
+def dinos_vit(reference: nn.Module) -> dict[str, object]:
+    content, _ = dino(reference.state_dict(), reference.state_dict())
+    teacher = {name.removeprefix("module."): t for name, t in content["teacher"].items()}  # no BN: not wrapped
+    return {**content, "teacher": teacher}
+
+
+@pytest.mark.parametrize(
+    ("container", "told"), [(dinos_vit, "DINO, teacher, ViT-Ti/16"), (lambda m: m.state_dict(), "plain weights, ViT-")]
+)
+def test_dinos_vits_come_back(tmp_path: Path, seeded, same_features, container: Callable[..., object], told: str):
+    reference = seeded(vit(192, heads=3))
+    torch.save(container(reference), tmp_path / "x.pth")
+    encoder = load_encoder(tmp_path / "x.pth")
+    same_features(encoder, reference)
+    assert encoder.recognised.startswith(told)
+    assert (encoder.metadata.image_size, encoder.metadata.resize, encoder.metadata.attention_heads) == (64, 64, 0)
+
+
+@pytest.mark.parametrize("source", [solo_learn, lightly])
+def test_small_stems_pad_as_their_source_does(tmp_path: Path, source, resnet, seeded, same_features):
+    reference = resnet(18)
+    reference.conv1 = nn.Conv2d(3, 64, 3, padding=2 if source is solo_learn else 1, bias=False)
+    reference.maxpool = nn.Identity()
+    seeded(reference)
+    torch.save(source(reference.state_dict(), reference.state_dict())[0], tmp_path / "x.ckpt")
+    encoder = load_encoder(tmp_path / "x.ckpt")
+    same_features(encoder, reference, size=32)
+    assert (encoder.metadata.image_size, encoder.metadata.resize) == (32, 32)
+    assert encoder.metadata.stem == ("small-pad2" if source is solo_learn else "small")
+
+
+def test_flat_safetensors_of_others_are_read(tmp_path: Path, resnet, same_features):
+    reference = resnet(18)
+    save_file(reference.state_dict() | linear("fc", 10, 512), tmp_path / "x.safetensors", {"format": "pt"})
+    encoder = load_encoder(tmp_path / "x.safetensors")
+    same_features(encoder, reference)
+    assert "ImageNet's normalisation assumed" in encoder.recognised
+    assert encoder.recognised.endswith("left out: fc")
+
+
+def test_what_lies_beside_the_encoder_is_reported(tmp_path: Path, resnet):
+    state = resnet(18).state_dict()
+    torch.save(moco_v2(state, state)[0], tmp_path / "x.pth")
+    recognised = load_encoder(tmp_path / "x.pth").recognised
+    assert recognised == "MoCo v2, ResNet-18; left out: encoder_k, queue, queue_ptr, fc"
+
+
+def test_a_run_on_one_gpu_has_no_prefix_of_the_wrapper(tmp_path: Path, resnet, same_features):
+    reference = resnet(18)
+    content, _ = simsiam(reference.state_dict(), {})
+    content["state_dict"] = {name.removeprefix("module."): t for name, t in content["state_dict"].items()}
+    torch.save(content, tmp_path / "x.pth")
+    encoder = load_encoder(tmp_path / "x.pth")
+    same_features(encoder, reference)
+    assert encoder.metadata.method == "simsiam"
+
+
+def test_the_same_names_are_told_apart_by_what_lies_beside_them(tmp_path: Path, resnet):
+    """`module.encoder.` in SimSiam's and in GroCo's files, `module.backbone.` in four."""
+    state = resnet(18).state_dict()
+    for source in (simsiam, groco, barlow_twins, vicreg, dino, solo_learn):
+        torch.save(source(state, state)[0], tmp_path / "x.pth")
+        assert load_encoder(tmp_path / "x.pth").metadata.method == SOURCES[source]
+
+
+def test_weights_that_were_trained_in_torch_are_not_taken_for_simclrs(tmp_path: Path, resnet):
+    state = resnet(18).state_dict()
+    state["bn1.num_batches_tracked"].add_(100)
+    torch.save(simclr(state, {})[0], tmp_path / "x.pth")
+    assert load_encoder(tmp_path / "x.pth").metadata.method == "unknown"
+
+
+def test_plain_weights_are_what_they_are_said_to_be(tmp_path: Path, resnet):
+    torch.save(plain(resnet(18).state_dict(), {})[0], tmp_path / "x.pth")
+    said = load_encoder(tmp_path / "x.pth", method="simclr")
+    assert (said.metadata.method, said.metadata.mean, said.metadata.std) == ("simclr", (0, 0, 0), (1, 1, 1))
+    assert load_encoder(tmp_path / "x.pth", method="byol").metadata.mean == IMAGENET[0]
+    with pytest.raises(ValueError, match="unknown method 'simclear'"):
+        load_encoder(tmp_path / "x.pth", method="simclear")
+
+
+def test_what_a_file_shows_is_not_talked_over(tmp_path: Path, resnet):
+    torch.save(simsiam(resnet(18).state_dict(), {})[0], tmp_path / "x.pth")
+    assert load_encoder(tmp_path / "x.pth", method="simsiam").metadata.method == "simsiam"
+    with pytest.raises(ValueError, match="recognised as SimSiam, not byol"):
+        load_encoder(tmp_path / "x.pth", method="byol")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"state_dict": {"module.net.conv.weight": torch.zeros(1)}, "epoch": 3}, r"state_dict, epoch: state_dict of 1"),
+        ({}, "nothing"),
+        ({"epoch": 1}, "it holds epoch"),
+        ({"w": torch.zeros(1)}, "it holds w"),
+        ({1: {2: torch.zeros(1)}}, "it holds 1"),
+    ],
+)
+def test_a_file_that_matches_nothing_says_what_it_holds(tmp_path: Path, content: object, told: str):
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=rf"x\.pth: no checkpoint that groco knows.*{told}") as caught:
+        load_encoder(tmp_path / "x.pth")
+    assert "\n" not in str(caught.value)
+
+
+def test_many_missing_weights_are_counted(tmp_path: Path, resnet):
+    state = {name: t for name, t in resnet(18).state_dict().items() if not name.startswith("layer4.")}
+    torch.save(simsiam(state, {})[0], tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"see layer4\.0\.conv1\.weight, .*, … \(25 missing\)"):
+        load_encoder(tmp_path / "x.pth")
