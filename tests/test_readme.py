@@ -80,7 +80,7 @@ def test_links_between_the_pages_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("page", ["docs/data.md", "docs/knn.md", "docs/losses.md", "docs/plugins.md"])
+@pytest.mark.parametrize("page", [f"docs/{name}.md" for name in ("convert", "data", "knn", "losses", "plugins", "retrieve")])
 def test_the_pages_python_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for block in blocks(ROOT / page):
@@ -88,5 +88,5 @@ def test_the_pages_python_runs(page, tmp_path, monkeypatch):
 
 
 def test_every_command_has_a_page():
-    for page in ("pretrain", "knn", "toy", "bench"):
+    for page in ("pretrain", "knn", "convert", "toy", "bench"):
         assert (ROOT / f"docs/{page}.md").exists()
