@@ -98,7 +98,7 @@ def _resnet(state: Mapping[str, Tensor]) -> Architecture:
     known = _BOTTLENECK if bottleneck else _BASIC
     # The smallest with all the blocks there are, so that one which is missing is missed rather than the whole.
     depth = next((d for d, sizes in known.items() if all(b <= s for b, s in zip(blocks, sizes, strict=True))), None)
-    stem, inner = state.get("conv1.weight"), state.get("layer1.0.conv2.weight")
+    stem, inner = (_of_ndim(4, state.get(name)) for name in ("conv1.weight", "layer1.0.conv2.weight"))
     width = 64 if stem is None else stem.shape[0]
     if depth is None or width != 64:
         raise CheckpointError(
@@ -113,8 +113,9 @@ def _resnet(state: Mapping[str, Tensor]) -> Architecture:
 
 
 def _vit(state: Mapping[str, Tensor]) -> Architecture:
-    patches, positions = state.get("patch_embed.proj.weight"), state.get("pos_embed")
-    if patches is None or positions is None or patches.ndim != 4 or positions.ndim != 3:
+    patches = _of_ndim(4, state.get("patch_embed.proj.weight"))
+    positions = _of_ndim(3, state.get("pos_embed"))
+    if patches is None or positions is None or not positions.numel():
         raise CheckpointError("a ViT without patch_embed.proj.weight or pos_embed: its patches and size are unknown")
     width, patch = patches.shape[0], patches.shape[-1]
     grid = math.isqrt(positions.shape[1] - 1)
@@ -152,6 +153,11 @@ def _sines(grid: int, width: int) -> Tensor:
     rows = steps.repeat_interleave(grid)[:, None] * frequencies
     columns = steps.repeat(grid)[:, None] * frequencies
     return torch.cat([rows.sin(), rows.cos(), columns.sin(), columns.cos()], dim=1)
+
+
+def _of_ndim(ndim: int, tensor: Tensor | None) -> Tensor | None:
+    """A tensor, where it has the dimensions that it should have: a file may hold anything under a name."""
+    return tensor if tensor is not None and tensor.ndim == ndim else None
 
 
 def _count(state: Mapping[str, Tensor], pattern: str) -> int:

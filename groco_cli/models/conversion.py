@@ -166,7 +166,10 @@ def _fill(encoder: Encoder, state: Mapping[str, Tensor], path: Path, what: str) 
     wrong = mismatch(wanted, state)
     if wrong:
         raise CheckpointError(f"{path} does not hold a whole {what}: {wrong}")
-    encoder.backbone.load_state_dict(state)
+    try:
+        encoder.backbone.load_state_dict(state)
+    except RuntimeError as error:  # such as sparse weights
+        raise CheckpointError(f"{path} holds weights that cannot be copied ({str(error).splitlines()[-1]})") from error
     return encoder.eval()
 
 

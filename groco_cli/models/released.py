@@ -28,7 +28,7 @@ def _anything(content: Mapping[Any, Any], state: State) -> bool:
 def _converted_from_tensorflow(content: Mapping[Any, Any], state: State) -> bool:
     """Nothing but weights, and batch normalisation that never counted a batch: it was not trained in torch."""
     counters = [tensor for name, tensor in state.items() if name.endswith("num_batches_tracked")]
-    return len(content) == 1 and bool(counters) and all(int(counter) == 0 for counter in counters)
+    return len(content) == 1 and bool(counters) and not any(counter.any() for counter in counters)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -363,6 +363,26 @@ def test_a_file_that_matches_nothing_says_what_it_holds(tmp_path: Path, content:
     assert "\n" not in str(caught.value)
 
 
+ODD = {"no dimension": torch.tensor(1.0), "empty": torch.zeros(0, 0), "sparse": torch.zeros(64, 3, 7, 7).to_sparse()}
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("name", ["conv1.weight", "layer1.0.conv2.weight", "bn1.running_mean"])
+def test_odd_tensors_under_a_known_name_are_told(tmp_path: Path, resnet, odd: str, name: str):
+    state = resnet(18).state_dict() | {name: ODD[odd]}
+    torch.save(simclr(state, {})[0], tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"x\.pth"):
+        load_encoder(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("name", ["pos_embed", "patch_embed.proj.weight"])
+@pytest.mark.parametrize("odd", ["no dimension", "empty"])
+def test_odd_tensors_of_a_vit_are_told(tmp_path: Path, odd: str, name: str):
+    torch.save(vit(192, heads=3).state_dict() | {name: ODD[odd]}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"x\.pth: a ViT without patch_embed\.proj\.weight or pos_embed"):
+        load_encoder(tmp_path / "x.pth")
+
+
 def test_many_missing_weights_are_counted(tmp_path: Path, resnet):
     state = {name: t for name, t in resnet(18).state_dict().items() if not name.startswith("layer4.")}
     torch.save(simsiam(state, {})[0], tmp_path / "x.pth")
