@@ -1,5 +1,6 @@
 """Files that are either whole or not there: written beside their place, flushed to disk, then renamed."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -40,6 +41,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Find out before long work whether its result can be written; the folder is made where absent.
+
+    Raises:
+        GrocoError: If it cannot.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def cannot_write(path: Path, error: OSError) -> GrocoError:

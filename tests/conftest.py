@@ -1,6 +1,7 @@
 """Real data, and small pictures in folders, for every test that asks for them."""
 
 import hashlib
+import pickle
 import tarfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -52,6 +53,43 @@ def imagenet_jpegs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         jpegs = [member for member in file.getmembers() if member.name.endswith(".jpg")]
         file.extractall(folder, members=jpegs, filter="data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def photo_search(imagenet_jpegs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A retrieval set of real photographs: its folder of pictures, and its ground truth in the published form.
+
+    Of each of 20 photographs the whole is a query (its box the middle), two large crops are easy to find, two small
+    ones, one of them grey, hard, and a corner is junk; 60 other photographs are wrong for all.
+    """
+    photographs = [path for path in sorted(imagenet_jpegs.glob("*.jpg")) if min(Image.open(path).size) >= 200]
+    folder = tmp_path_factory.mktemp("search") / "jpg"
+    folder.mkdir()
+    imlist, qimlist, gnd = [], [], []
+    parts = {
+        "easy": [(0.0, 0.0, 0.9, 0.9), (0.1, 0.05, 1.0, 1.0)],
+        "hard": [(0.0, 0.1, 0.6, 0.8), (0.3, 0.3, 1.0, 1.0)],
+        "junk": [(0.0, 0.0, 0.3, 0.3)],
+    }
+    for number, path in enumerate(photographs[:20]):
+        photograph = Image.open(path).convert("RGB")
+        width, height = photograph.size
+        qimlist.append(f"photo_{number:02d}")
+        photograph.save(folder / f"{qimlist[-1]}.jpg", quality=90)
+        truth: dict[str, list[float]] = {"bbx": [0.2 * width, 0.2 * height, 0.8 * width, 0.8 * height]}
+        for kind, boxes in parts.items():
+            truth[kind] = [len(imlist) + i for i in range(len(boxes))]
+            for i, (left, top, right, bottom) in enumerate(boxes):
+                crop = photograph.crop((int(left * width), int(top * height), int(right * width), int(bottom * height)))
+                imlist.append(f"photo_{number:02d}_{kind}_{i}")
+                (crop.convert("L") if (kind, i) == ("hard", 1) else crop).save(folder / f"{imlist[-1]}.jpg", quality=80)
+        gnd.append(truth)
+    for path in photographs[20:80]:
+        imlist.append(f"other_{path.stem}")
+        Image.open(path).convert("RGB").save(folder / f"{imlist[-1]}.jpg", quality=90)
+    truth_file = folder.parent / "gnd_photos.pkl"
+    truth_file.write_bytes(pickle.dumps({"imlist": imlist, "qimlist": qimlist, "gnd": gnd}))
+    return folder, truth_file
 
 
 @pytest.fixture

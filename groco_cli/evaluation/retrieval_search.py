@@ -1,0 +1,88 @@
+"""Encoder to score on a retrieval set: features, exact search, the measure."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from groco_cli.evaluation.ground_truth import Box
+from groco_cli.evaluation.retrieval import QueryScore, RetrievalScore, mean_scores, score_queries
+from groco_cli.evaluation.retrieval_features import retrieval_features
+from groco_cli.evaluation.retrieval_protocol import RetrievalProtocol
+from groco_cli.evaluation.retrieval_set import RetrievalSet, list_pictures
+from groco_cli.evaluation.whitening import learn_whitening
+from groco_cli.models import Encoder
+
+# Features of the database are compared as they are computed and not kept: a million distractors need 4 bytes a query.
+BACKEND = "exact inner products, torch, CPU"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalResult:
+    """A retrieval evaluation.
+
+    Args:
+        scores: For "easy", "medium" and "hard".
+        queries: The same for each query, None where it has no right image.
+        first: The best-ranked of the database for each query, by number, int64 [queries, top].
+        similarities: Their cosines, float32 [queries, top].
+    """
+
+    scores: dict[str, RetrievalScore]
+    queries: dict[str, list[QueryScore | None]]
+    first: Tensor
+    similarities: Tensor
+
+
+def pictures_to_see(data: RetrievalSet, protocol: RetrievalProtocol) -> int:
+    """How many pictures an evaluation runs through an encoder."""
+    learnt_on = list_pictures(protocol.whiten, "--whiten") if protocol.whiten else ()
+    return len(learnt_on) + len(data.queries) + len(data.database)
+
+
+def evaluate_retrieval(
+    encoder: Encoder,
+    data: RetrievalSet,
+    protocol: RetrievalProtocol,
+    *,
+    device: torch.device,
+    workers: int,
+    top: int = 10,
+    advance: Callable[[int], None] = lambda count: None,
+) -> RetrievalResult:
+    """Rank the whole database for every query, and score the rankings.
+
+    Equally similar images keep their order in the database.
+
+    Args:
+        encoder: Gives the features; takes pictures of any size.
+        data: Pictures and right answers.
+        protocol: How pictures become features.
+        device: Where features are computed.
+        workers: Processes that decode.
+        top: How many of each ranking to keep.
+        advance: Called with the number of pictures done, batch by batch.
+
+    Raises:
+        GrocoError: If a picture cannot be read, or a feature is not finite.
+    """
+
+    def features(paths: Sequence[Path], boxes: Sequence[Box | None] | None = None) -> Iterator[Tensor]:
+        return retrieval_features(
+            encoder, paths, boxes, protocol=protocol, device=device, workers=workers, advance=advance
+        )
+
+    finish: Callable[[Tensor], Tensor] = lambda unit: unit  # noqa: E731
+    if protocol.whiten:
+        finish = learn_whitening(torch.cat(list(features(list_pictures(protocol.whiten, "--whiten")))))
+    boxes = [truth.bbx for truth in data.ground_truth.gnd] if protocol.crop_query else None
+    queries = finish(torch.cat(list(features(data.queries, boxes))))
+    similarities = torch.cat([queries @ finish(block).T for block in features(data.database)], dim=1)
+    ranking = similarities.argsort(dim=1, descending=True, stable=True)
+    scores = score_queries(ranking.T, data.ground_truth)
+    first = ranking[:, :top].clone()
+    return RetrievalResult(
+        scores=mean_scores(scores), queries=scores, first=first, similarities=similarities.gather(1, first)
+    )

@@ -1,0 +1,205 @@
+"""`groco retrieve`: search by example; the work is `groco_cli.evaluation`."""
+
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from groco_cli import console, options
+from groco_cli.errors import UsageError
+from groco_cli.files import atomic_write, check_writable
+
+if TYPE_CHECKING:
+    from groco_cli.evaluation.retrieval_protocol import RetrievalProtocol
+    from groco_cli.evaluation.retrieval_search import RetrievalResult
+    from groco_cli.evaluation.retrieval_set import RetrievalSet
+
+
+def retrieve(
+    checkpoints: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="CKPT", help="Checkpoints, side by side.", show_default="the newest run's"),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="roxford5k or rparis6k, below --data-root.", show_default=False)
+    ] = None,
+    data_root: options.DataRoot = None,
+    images: Annotated[
+        Path | None, typer.Option(help="A folder of pictures to search instead.", show_default=False)
+    ] = None,
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="Its right answers, .json or .pkl.", show_default=False)
+    ] = None,
+    distractors: Annotated[
+        Path | None, typer.Option(help="A folder of pictures that join the database, always wrong.", show_default=False)
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="dino (as the paper evaluates) or revisitop (queries cropped to their box).")
+    ] = "dino",
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=8, help="Larger pictures are shrunk to this.", show_default="224; 512 for rparis6k"),
+    ] = None,
+    scales: Annotated[
+        str | None,
+        typer.Option(
+            help="Factors that features are averaged over, between commas.",
+            show_default="1; 1,0.7071,0.5 for rparis6k",
+        ),
+    ] = None,
+    crop: Annotated[
+        bool | None, typer.Option("--crop/--whole", help="Crop queries to their box.", show_default="by the protocol")
+    ] = None,
+    whiten: Annotated[
+        Path | None, typer.Option(help="A folder of pictures to learn a PCA whitening on.", show_default="none")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page of the queries and what was found.", show_default=False)
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Pictures a query on that page.")] = 10,
+    device: options.Device = None,
+    workers: options.Workers = None,
+    as_json: options.Json = False,
+) -> None:
+    """Search a set of pictures with example pictures, and score what is found.
+
+    mAP and mP@1, 5, 10 under the easy, medium and hard setups of revisited Oxford and Paris, or of any folder with a
+    ground truth in the same form.
+    """
+    from groco_cli import devices
+    from groco_cli.data.loader import default_workers
+    from groco_cli.engine.run_folder import newest_checkpoint
+    from groco_cli.evaluation.protocol import read_encoder
+    from groco_cli.evaluation.retrieval_page import retrieval_page, score_rows
+    from groco_cli.evaluation.retrieval_protocol import named_protocol
+    from groco_cli.evaluation.retrieval_search import BACKEND, evaluate_retrieval, pictures_to_see
+
+    chosen = devices.choose_device(device or "auto")
+    published = named_protocol(protocol, dataset or "")
+    used = _overridden(published, image_size, scales, crop, whiten)
+    data = _open(dataset, data_root, images, ground_truth, distractors)
+    seen = pictures_to_see(data, used)
+    if html:
+        check_writable(html)
+
+    results: dict[str, RetrievalResult] = {}
+    encoders: dict[str, dict[str, Any]] = {}
+    for name, path in _named(checkpoints or [newest_checkpoint()]).items():
+        encoder = read_encoder(path)
+        about = encoder.metadata
+        console.note(f"checkpoint {path}: {about.arch}, {about.method}, {about.epoch} epochs")
+        encoders[name] = {"checkpoint": str(path), "arch": about.arch, "method": about.method, "epoch": about.epoch}
+        bar, task = console.progress(f"features, {name}", seen)
+        with bar:
+            results[name] = evaluate_retrieval(
+                encoder,
+                data,
+                used,
+                device=chosen,
+                workers=default_workers(chosen) if workers is None else workers,
+                top=top,
+                advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
+            )
+
+    facts = {name: "{checkpoint}: {arch}, {method}, {epoch} epochs".format(**about) for name, about in encoders.items()}
+    facts |= {
+        "protocol": str(used) + ("" if used == published else " (altered)"),
+        "database": f"{len(data.images):,} images and {len(data.distractors):,} distractors",
+        "features": f"L2-normalised, on {devices.describe(chosen)}",
+        "search": BACKEND,
+    }
+    record = {
+        "dataset": data.name,
+        "images": len(data.images),
+        "distractors": len(data.distractors),
+        "queries": len(data.queries),
+        "protocol": asdict(used) | {"whiten": used.whiten and str(used.whiten), "altered": used != published},
+        "device": devices.describe(chosen),
+        "backend": BACKEND,
+        "encoders": [about | _scores(results[name]) for name, about in encoders.items()],
+        "html": html and str(html),
+    }
+    shown = console.titled(
+        f"Retrieval on {data.name}: {len(data.queries):,} queries",
+        console.table(*score_rows(results)),
+        "\n".join(f"{name}: {value}" for name, value in facts.items()),
+    )
+    console.result(record, shown, as_json=as_json)
+    if html:
+        with atomic_write(html) as temporary:
+            temporary.write_text(retrieval_page(data, results, facts), encoding="utf-8")
+        console.note(f"page: {html}")
+
+
+def _overridden(
+    published: "RetrievalProtocol",
+    image_size: int | None,
+    scales: str | None,
+    crop: bool | None,
+    whiten: Path | None,
+) -> "RetrievalProtocol":
+    """The protocol with what was asked for otherwise."""
+    from groco_cli.evaluation.retrieval_protocol import parse_scales
+
+    return replace(
+        published,
+        image_size=published.image_size if image_size is None else image_size,
+        scales=published.scales if scales is None else parse_scales(scales),
+        crop_query=published.crop_query if crop is None else crop,
+        whiten=whiten,
+    )
+
+
+def _open(
+    dataset: str | None,
+    data_root: Path | None,
+    images: Path | None,
+    ground_truth: Path | None,
+    distractors: Path | None,
+) -> "RetrievalSet":
+    """The set that the options name."""
+    from groco_cli.data.sources import data_root as root_of
+    from groco_cli.evaluation.retrieval_set import list_pictures, open_images, open_published
+
+    if dataset and (images or ground_truth):
+        raise UsageError(f"--dataset {dataset} has its own pictures", "leave out --images and --ground-truth")
+    if dataset:
+        data = open_published(dataset, root_of(str(data_root or "")))
+    elif images and ground_truth:
+        data = open_images(images, ground_truth)
+    elif images or ground_truth:
+        raise UsageError("--images and --ground-truth belong together", "give both")
+    else:
+        raise UsageError("nothing to search in", "type --dataset roxford5k, or give --images and --ground-truth")
+    return replace(data, distractors=list_pictures(distractors, "--distractors")) if distractors else data
+
+
+def _named(paths: list[Path]) -> dict[str, Path]:
+    """Checkpoints by as many last parts of their paths as tell them apart."""
+    paths = list(dict.fromkeys(paths))
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = {"/".join(path.with_suffix("").parts[-depth:]): path for path in paths}
+        if len(names) == len(paths):
+            return names
+    return {str(path): path for path in paths}
+
+
+def _scores(result: "RetrievalResult") -> dict[str, Any]:
+    """Scores for --json; null where no query has a right image."""
+    from groco_cli.evaluation.retrieval import KAPPAS
+
+    def finite(share: float) -> float | None:
+        return None if math.isnan(share) else share
+
+    return {
+        "scores": {
+            setup: {
+                "mean_ap": finite(score.mean_ap),
+                "mean_precision": dict(zip(map(str, KAPPAS), map(finite, score.mean_precision), strict=True)),
+                "num_queries": score.num_queries,
+            }
+            for setup, score in result.scores.items()
+        }
+    }
