@@ -23,6 +23,12 @@ def archive(name: str) -> Path:
     return path
 
 
+@pytest.fixture
+def real_data() -> Callable[[str], Path]:
+    """A file of the real data, by its name: `real_data("retrieval/golden_map.json")`; skipped where it is absent."""
+    return archive
+
+
 @pytest.fixture(scope="session")
 def cifar_root(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that holds cifar-10-batches-py: what `--data-root` wants. Unpacked once, kept in pytest's cache."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from groco_cli.errors import GrocoError
-from groco_cli.files import atomic_write
+from groco_cli.files import atomic_write, check_writable
 
 
 @pytest.fixture
@@ -127,3 +127,12 @@ def test_contents_are_on_disk_before_the_name_and_the_name_before_the_end(old: P
         temporary.write_text("new")
     file, folder = old.stat().st_ino, old.parent.stat().st_ino
     assert done == [("flush", file), ("rename", file), ("flush", folder)]
+
+
+def test_whether_a_file_can_be_written_is_found_out_without_a_trace(tmp_path: Path):
+    check_writable(tmp_path / "new/page.html")
+    assert names(tmp_path / "new") == []
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "new", tmp_path / "file/page.html"):
+        with pytest.raises(GrocoError, match="cannot write"):
+            check_writable(place)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -105,7 +106,7 @@ def _encode(encoder: Encoder, images: Tensor, scales: Sequence[float]) -> Tensor
     """Unit features of normalised images [B, 3, H, W], averaged over the scales."""
     height, width = images.shape[-2:]
     try:
-        seen = [encoder(images if scale == 1 else _resized(images, scale)).float() for scale in scales]
+        seen = [encoder(_whole_patches(_resized(images, scale), encoder)).float() for scale in scales]
     except torch.OutOfMemoryError as error:
         raise GrocoError(
             f"{images.device} has no memory for {width}×{height} pictures", "lower --image-size"
@@ -120,7 +121,15 @@ def _encode(encoder: Encoder, images: Tensor, scales: Sequence[float]) -> Tensor
 
 
 def _resized(images: Tensor, scale: float) -> Tensor:
-    return F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+    return images if scale == 1 else F.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+
+
+def _whole_patches(images: Tensor, encoder: Encoder) -> Tensor:
+    """Without the rest that no whole patch of a transformer covers: DINO's passes over it, timm's refuses it."""
+    embed = getattr(encoder.backbone, "patch_embed", None)
+    tall, wide = embed.patch_size if isinstance(embed, PatchEmbed) else (1, 1)
+    height, width = images.shape[-2:]
+    return images[..., : height - height % tall, : width - width % wide]
 
 
 def _check_finite(features: Tensor, paths: Sequence[Path]) -> None:

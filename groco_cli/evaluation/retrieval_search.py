@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groco_cli.evaluation.ground_truth import Box
 from groco_cli.evaluation.retrieval import QueryScore, RetrievalScore, mean_scores, score_queries
@@ -74,7 +74,7 @@ def evaluate_retrieval(
             encoder, paths, boxes, protocol=protocol, device=device, workers=workers, advance=advance
         )
 
-    finish: Callable[[Tensor], Tensor] = lambda unit: unit  # noqa: E731
+    finish: Callable[[Tensor], Tensor] = nn.Identity()
     if protocol.whiten:
         finish = learn_whitening(torch.cat(list(features(list_pictures(protocol.whiten, "--whiten")))))
     boxes = [truth.bbx for truth in data.ground_truth.gnd] if protocol.crop_query else None

@@ -4,7 +4,7 @@ The published sets lie as their download leaves them, ROOT/roxford5k/jpg/*.jpg b
 any other set is a folder of pictures and a ground truth of the same form.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def open_published(name: str, root: Path) -> RetrievalSet:
         raise UsageError(f"--dataset {name}: no such set", hint)
     folder, truth = root / name / "jpg", root / name / f"gnd_{name}.pkl"
     for place in (folder, truth):
-        if not place.exists():
+        if not _holds(place.exists):
             raise UsageError(
                 f"--dataset {name}: there is no {place}",
                 f"put the pictures in {folder} and the ground truth in {truth}, or give their place with --data-root; "
@@ -75,7 +75,7 @@ def open_images(folder: Path, truth: Path, *, name: str = "") -> RetrievalSet:
         UsageError: If folder or ground truth are not there.
         GrocoError: If pictures that the ground truth names are missing, or it is damaged.
     """
-    if not folder.is_dir():
+    if not _holds(folder.is_dir):
         raise UsageError(f"--images {folder}: no such folder", "give the folder that holds the pictures")
     ground_truth = load_ground_truth(truth)
     images, queries = _files(folder, ground_truth.imlist), _files(folder, ground_truth.qimlist)
@@ -93,7 +93,7 @@ def list_pictures(folder: Path, option: str) -> tuple[Path, ...]:
     Raises:
         UsageError: If there is no such folder, or no picture in it.
     """
-    if not folder.is_dir():
+    if not _holds(folder.is_dir):
         raise UsageError(f"{option} {folder}: no such folder", "give a folder of pictures")
     found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS and path.name[0] != ".")
     if pictures := tuple(sorted(found)):
@@ -103,13 +103,21 @@ def list_pictures(folder: Path, option: str) -> tuple[Path, ...]:
     )
 
 
+def _holds(test: Callable[[], bool]) -> bool:
+    """What is asked of a path; not so where the path is too long, or leads through a closed folder."""
+    try:
+        return test()
+    except OSError:
+        return False
+
+
 def _files(folder: Path, names: Iterable[str]) -> tuple[Path, ...]:
     return tuple(folder / (name if Path(name).suffix.lower() in IMAGE_ENDINGS else f"{name}.jpg") for name in names)
 
 
 def _check_present(files: tuple[Path, ...], folder: Path, truth: Path) -> None:
     wanted = list(dict.fromkeys(files))
-    missing = [str(path.relative_to(folder)) for path in wanted if not path.is_file()]
+    missing = [str(path.relative_to(folder)) for path in wanted if not _holds(path.is_file)]
     if not missing:
         return
     more = len(missing) - _NAMED_AT_MOST

@@ -103,7 +103,10 @@ def retrieve(
                 advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
             )
 
-    facts = {name: "{checkpoint}: {arch}, {method}, {epoch} epochs".format(**about) for name, about in encoders.items()}
+    facts = {
+        f"encoder {name}": "{checkpoint}, {arch}, {method}, {epoch} epochs".format(**about)
+        for name, about in encoders.items()
+    }
     facts |= {
         "protocol": str(used) + ("" if used == published else " (altered)"),
         "database": f"{len(data.images):,} images and {len(data.distractors):,} distractors",
