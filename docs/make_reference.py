@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMANDS = ("", "pretrain", "knn", "toy", "bench")
+COMMANDS = ("", "pretrain", "knn", "retrieve", "convert", "toy", "bench")
 
 
 def reference() -> str:

@@ -80,7 +80,9 @@ def test_links_between_the_pages_lead_somewhere():
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-@pytest.mark.parametrize("page", [f"docs/{name}.md" for name in ("convert", "data", "knn", "losses", "plugins", "retrieve")])
+@pytest.mark.parametrize(
+    "page", [f"docs/{name}.md" for name in ("convert", "data", "knn", "losses", "plugins", "retrieve")]
+)
 def test_the_pages_python_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for block in blocks(ROOT / page):

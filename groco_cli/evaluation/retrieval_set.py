@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from groco_cli.data.sources import IMAGE_ENDINGS
+from groco_cli.data.sources.base import IMAGE_ENDINGS
 from groco_cli.errors import GrocoError, UsageError, did_you_mean
 from groco_cli.evaluation.ground_truth import GroundTruth, load_ground_truth
 

@@ -93,7 +93,11 @@ def test_a_vit_base_goes_to_and_from_vit_b_16(tmp_path: Path, seeded, same_featu
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
 @pytest.mark.parametrize(
     ("arch", "settings"),
-    [("resnet18", {}), ("torchvision:resnet18", {}), ("vit_tiny_patch16_224", {"attention_heads": 12, "image_size": 64})],
+    [
+        ("resnet18", {}),
+        ("torchvision:resnet18", {}),
+        ("vit_tiny_patch16_224", {"attention_heads": 12, "image_size": 64}),
+    ],
 )
 def test_it_comes_back_with_features_and_metadata(tmp_path, seeded, same_features, arch, settings, library):
     encoder = encoder_of(seeded, arch, **settings)
