@@ -69,7 +69,7 @@ def test_large_photographs_are_shrunk_while_decoded_and_look_the_same(photograph
         plain = CroppedViews(MemorySource(whole[None], None, ()), views, seed=0).crops(epoch, 0)
         for a, b in zip(shrunk, plain, strict=True):
             difference = (a.float() - b.float()).abs()
-            assert difference.mean() < 2  # of 255 grey levels
+            assert difference.mean() < 2.5  # of 255 grey levels
     assert set(asked) <= {1, 2, 4, 8}
     assert max(asked) > 1
     assert source.open(0).size == (3000, 4000)

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from groco_cli.data.decoding import BadImageError, decode
-from groco_cli.data.loader import EvaluationTransform, Normalisation, evaluation_batches
+from groco_cli.data.loader import evaluation_batches
+from groco_cli.data.transforms import EvaluationTransform, Normalisation
 
 datasets = pytest.importorskip("datasets", reason="no package datasets: pip install 'groco[hf]'")
 
@@ -74,9 +75,8 @@ def test_workers_show_every_picture_once_in_order(opened, rows, drawn, tmp_path:
     rows([0] * 7).save_to_disk(tmp_path / "set")
     transform = EvaluationTransform(resize=6, crop=6, normalisation=Normalisation(mean=(0.0,) * 3, std=(1.0,) * 3))
     source = opened(tmp_path / "set").train
-    shown = torch.cat(
-        list(evaluation_batches(source, transform, batch_size=3, device=torch.device("cpu"), workers=workers))
-    )
+    batches = evaluation_batches(source, transform, batch_size=3, device=torch.device("cpu"), workers=workers)
+    shown = torch.cat([images for _, images in batches])
     expected = np.stack([drawn(i)[:, 1:7].transpose(2, 0, 1) for i in range(7)])
     np.testing.assert_array_equal((shown * 255).round().numpy(), expected)
 

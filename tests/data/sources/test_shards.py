@@ -12,13 +12,29 @@ import pytest
 import torch
 
 from groco_cli.data.decoding import BadImageError, decode
-from groco_cli.data.loader import EvaluationTransform, Normalisation, ViewLoader, evaluation_batches
+from groco_cli.data.loader import ViewLoader, evaluation_batches
+from groco_cli.data.sampling import shuffled
 from groco_cli.data.sources import Dataset, ShardSource
+from groco_cli.data.transforms import EvaluationTransform, Normalisation
 from groco_cli.data.views import AUGMENTATIONS
 from groco_cli.errors import GrocoError
 
 CPU = torch.device("cpu")
 PLAIN = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def loader_of(source: ShardSource, views, batch_size: int, workers: int) -> ViewLoader:
+    order = shuffled(len(source), 0)
+    return ViewLoader(
+        source,
+        views,
+        batch_size=batch_size,
+        order=order,
+        normalisation=PLAIN,
+        seed=0,
+        device=CPU,
+        workers=workers,
+    )
 
 
 def keys(source: ShardSource) -> list[str]:
@@ -166,7 +182,7 @@ def test_a_damaged_picture_ends_the_epoch_with_shard_and_key(opened, write_tar, 
     with pytest.raises(BadImageError, match=f"cannot decode {path}:2: ."):
         source.load(2)
     views = AUGMENTATIONS["small"](2, 0, 8, 8)
-    loader = ViewLoader(source, views, batch_size=4, normalisation=PLAIN, seed=0, device=CPU, workers=workers)
+    loader = loader_of(source, views, 4, workers)
     with pytest.raises(GrocoError, match=f"cannot decode {path}:2: ."):
         list(loader.epoch(0))
 
@@ -204,7 +220,8 @@ def many(opened, write_shard, tmp_path: Path) -> Dataset:
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_workers_show_every_sample_once_in_order(many: Dataset, drawn, workers: int):
     transform = EvaluationTransform(resize=6, crop=6, normalisation=PLAIN)
-    shown = torch.cat(list(evaluation_batches(many.train, transform, batch_size=4, device=CPU, workers=workers)))
+    batches = evaluation_batches(many.train, transform, batch_size=4, device=CPU, workers=workers)
+    shown = torch.cat([images for _, images in batches])
     expected = np.stack([drawn(i)[:, 1:7].transpose(2, 0, 1) for i in range(13)])
     np.testing.assert_array_equal((shown * 255).round().numpy(), expected)
 
@@ -213,7 +230,7 @@ def test_an_epoch_has_every_sample_once_whatever_the_workers(many: Dataset):
     views = AUGMENTATIONS["small"](2, 0, 8, 8)
     epochs = []
     for workers in (0, 2):
-        loader = ViewLoader(many.train, views, batch_size=6, normalisation=PLAIN, seed=0, device=CPU, workers=workers)
+        loader = loader_of(many.train, views, 6, workers)
         assert len(loader) == 2
         epochs.append([view for batch in loader.epoch(1) for view in batch])
     assert len(epochs[0]) == 4
