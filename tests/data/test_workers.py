@@ -68,8 +68,9 @@ def test_large_photographs_are_shrunk_while_decoded_and_look_the_same(photograph
         shrunk = CroppedViews(Camera((path,), None, ()), views, seed=0).crops(epoch, 0)
         plain = CroppedViews(MemorySource(whole[None], None, ()), views, seed=0).crops(epoch, 0)
         for a, b in zip(shrunk, plain, strict=True):
-            difference = (a.float() - b.float()).abs()
-            assert difference.mean() < 2.5  # of 255 grey levels
+            # The box may lie a quarter of a pixel of the view off: less than that share of a neighbour's difference.
+            difference, to_neighbour = (a.float() - b.float()).abs().mean(), b.float().diff(dim=2).abs().mean()
+            assert difference < 0.25 * to_neighbour
     assert set(asked) <= {1, 2, 4, 8}
     assert max(asked) > 1
     assert source.open(0).size == (3000, 4000)
