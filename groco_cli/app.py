@@ -25,39 +25,59 @@ from groco_cli.plugins import Plugin, find_plugins
 MARKUP = None
 
 
-class Commands(TyperGroup):
-    """groco's commands: listed from their source text, imported one at a time when they run."""
+class Family(TyperGroup):
+    """Commands listed from their source text, imported one at a time when they run.
+
+    A dot in a plug-in's name makes it one of a family: `bench.loss` is typed `groco bench loss`.
+    """
+
+    prefix = ""  # of the plug-ins' names, "bench." for the family `groco bench`
 
     @cached_property
     def plugins(self) -> dict[str, list[Plugin]]:
         """What is installed, by command."""
-        return find_plugins()
+        found = find_plugins()
+        return {name.removeprefix(self.prefix): found[name] for name in found if name.startswith(self.prefix)}
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The commands' names, groco's own first."""
-        return list(self.plugins)
+        return list(dict.fromkeys(name.partition(".")[0] for name in self.plugins))
 
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
         """A stand-in that knows the command's help, for listing it."""
-        found = self.plugins.get(cmd_name)
-        return TyperCommand(cmd_name, short_help=found[0].help) if found else None
+        if cmd_name in self.plugins:
+            return TyperCommand(cmd_name, short_help=self.plugins[cmd_name][0].help)
+        members = [name.removeprefix(f"{cmd_name}.") for name in self.plugins if name.startswith(f"{cmd_name}.")]
+        return TyperCommand(cmd_name, short_help=f"One of {', '.join(members)}.") if members else None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the global options; without any argument, show the help."""
-        rest = super().parse_args(ctx, args or ["--help"])
-        console.configure(ctx.params["verbose"] - ctx.params["quiet"])
-        return rest
+        """Without any argument, show the help."""
+        return super().parse_args(ctx, args or ["--help"])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str, Any, list[str]]:
         """Import the command that is about to run, or whose options the shell wants to complete."""
         name, *rest = args
-        if name not in self.plugins:
-            hint = did_you_mean(name, self.plugins) or "'groco --help' lists the commands"
+        if name not in self.list_commands(ctx):
+            hint = did_you_mean(name, self.list_commands(ctx)) or f"'{ctx.command_path} --help' lists the commands"
             raise UsageError(f"no command {name!r}", hint)
+        if name not in self.plugins:
+            family = Family(name, help=f"One of the commands of `groco {name}`.")
+            family.prefix = f"{self.prefix}{name}."
+            return name, family, rest
         plugin, *ignored = self.plugins[name]
         for other in ignored:
             console.warn(f"the command {name!r} of {other} is ignored: {plugin} has one of that name")
         return name, build(plugin), rest
+
+
+class Commands(Family):
+    """All of groco's commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the global options."""
+        rest = super().parse_args(ctx, args)
+        console.configure(ctx.params["verbose"] - ctx.params["quiet"])
+        return rest
 
 
 def build(plugin: Plugin) -> Any:
@@ -75,7 +95,7 @@ def build(plugin: Plugin) -> Any:
     function = plugin.load()
     with plugin.blamed():
         alone = typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
-        alone.command(plugin.name, help=prose(function.__doc__ or ""))(function)
+        alone.command(plugin.name.rpartition(".")[2], help=prose(function.__doc__ or ""))(function)
         return get_command(alone)
 
 

@@ -24,7 +24,7 @@ class Plugin:
     """A command and the package that offers it.
 
     Args:
-        name: What is typed after `groco`.
+        name: What is typed after `groco`, with a dot for each space.
         target: The function's place, as "package.module:function".
         distribution: The installed package, such as "groco".
         version: That package's version.
@@ -73,7 +73,7 @@ class Plugin:
         except (Exception, SystemExit) as error:
             raise GrocoError(
                 f"{self.name!r} cannot be loaded from {self}: {_in_one_line(error)}",
-                f"'groco -v {self.name}' shows where",
+                f"'groco -v {self.name.replace('.', ' ')}' shows where",
             ) from error
 
     def __str__(self) -> str:

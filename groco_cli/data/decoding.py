@@ -121,7 +121,7 @@ class Encoded:
 
     @cached_property
     def _orientation(self) -> int:
-        if self._head.plain_jpeg and _EXIF not in self.content[: 1 << 16]:
+        if self._head.plain_jpeg and self.content.find(_EXIF, 0, 1 << 16) < 0:
             return _UPRIGHT
         orientation = Image.open(io.BytesIO(self.content)).getexif().get(Base.Orientation, _UPRIGHT)
         return orientation if isinstance(orientation, int) else _UPRIGHT
