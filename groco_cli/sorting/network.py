@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from groco_cli.sorting.comparators import NETWORKS, steps_of
-from groco_cli.sorting.group_mass import group_mass, group_mass_eager
+from groco_cli.sorting.forms import form_for
+from groco_cli.sorting.group_mass import group_mass_eager
 from groco_cli.sorting.relaxations import RELAXATIONS
 
 
@@ -73,7 +74,8 @@ class SortingNetwork:
     def group_mass(self, x: Tensor, k: int) -> Tensor:
         """For each input element, the probability that it lands in the first k places: the column sums 1ₖᵀP.
 
-        Exact, in O(n) numbers a step; nothing of size n² an anchor is kept beyond the steps' probabilities.
+        Exact, in O(n) numbers a step; nothing of size n² an anchor is kept beyond the steps' probabilities. On a GPU
+        that Triton runs on, one kernel forward and one backward.
 
         Args:
             x: Values to sort, [A, n] (or any leading shape); half precision is computed in float32.
@@ -82,7 +84,8 @@ class SortingNetwork:
         Returns:
             Probabilities [A, n], in the order of the input; they sum to k.
         """
-        return group_mass(self._checked(x), self._checked_places(k), self.kind, self.relaxation, self.beta)
+        values, places = self._checked(x), self._checked_places(k)
+        return form_for(values.device)(values, places, self.kind, self.relaxation, self.beta)
 
     def group_mass_eager(self, x: Tensor, k: int) -> Tensor:
         """`group_mass` by autograd alone: the simple form that the fast one is checked against."""
