@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMANDS = ("", "pretrain", "knn", "retrieve", "convert", "toy", "bench")
+COMMANDS = ("", "pretrain", "knn", "retrieve", "convert", "toy", "bench", "bench loss", "bench data")
 
 
 def reference() -> str:

@@ -61,7 +61,7 @@ class Family(TyperGroup):
             hint = did_you_mean(name, self.list_commands(ctx)) or f"'{ctx.command_path} --help' lists the commands"
             raise UsageError(f"no command {name!r}", hint)
         if name not in self.plugins:
-            family = Family(name, help=f"One of the commands of `groco {name}`.")
+            family = Family(name=name, help="One of these commands.", rich_markup_mode=MARKUP)
             family.prefix = f"{self.prefix}{name}."
             return name, family, rest
         plugin, *ignored = self.plugins[name]

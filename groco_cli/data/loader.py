@@ -127,9 +127,22 @@ class ViewLoader:
         """
         batches = self.order(epoch)[: len(self) * self.batch_size].reshape(len(self), self.batch_size)[start:]
         if self._files is not None:
-            return ahead(self._crops_from_files(epoch, batches), lambda crops: self._finish(epoch, crops), self.device)
+            return ahead(self._crops_from_files(epoch, batches), lambda crops: self.finish(epoch, *crops), self.device)
         samples = map(self.share.of, batches)
-        return ahead(samples, lambda s: self._finish(epoch, self._crops_from_memory(epoch, s)), self.device)
+        return ahead(samples, lambda s: self.finish(epoch, *self._crops_from_memory(epoch, s)), self.device)
+
+    def finish(self, epoch: int, samples: NDArray[np.int64], crops: Sequence[Tensor]) -> list[Tensor]:
+        """Everything after the crop, batched on the device.
+
+        Args:
+            epoch: Number of the epoch.
+            samples: Numbers of the images, int64 [B].
+            crops: Their crops, one tensor [B, 3, size, size] a view: uint8, or floating in [0, 1].
+
+        Returns:
+            The views, float32, normalised.
+        """
+        return [self._finished(crop, number, epoch, samples) for number, crop in enumerate(crops)]
 
     def _crops_from_memory(self, epoch: int, samples: NDArray[np.int64]) -> "_Crops":
         assert self._pictures is not None
@@ -168,14 +181,12 @@ class ViewLoader:
                 "more than one in a hundred: look at the files; groco data counts the bad ones",
             )
 
-    def _finish(self, epoch: int, batch: "_Crops") -> list[Tensor]:
-        """Everything after the crop, batched on the device."""
-        return [self._finished(crops, number, epoch, batch.samples) for number, crops in enumerate(batch.crops)]
-
     def _finished(self, crops: Tensor, number: int, epoch: int, samples: NDArray[np.int64]) -> Tensor:
         view, draws = self.views[number], self._draws(epoch, number, samples)[:, CROP_DRAWS:]
         images = crops.to(self.device, non_blocking=True)
-        images = images.to(self.dtype) if images.is_floating_point() else images.to(self.dtype).div_(255)
+        if not images.is_floating_point():
+            images = images * (1 / 255)  # to float32 on the way
+        images = images.to(self.dtype)
         if view.affine is not None:
             images = _turned(images, view.affine, draws[:, :_AFFINE_DRAWS])
         return self.normalisation(augment(images, view.photometric, draws[:, _AFFINE_DRAWS:])).float()

@@ -1,17 +1,14 @@
-"""`groco bench`: measure a part of groco on this machine; the work is `groco_cli.engine.bench_loss`."""
+"""`groco bench loss`, `groco bench data`: measure a part of groco here; the work is `groco_cli.engine.bench_*`."""
 
 from typing import Annotated
 
 import typer
 
 from groco_cli import console, options
-from groco_cli.errors import UsageError, did_you_mean
-
-PARTS = ("loss",)
+from groco_cli.errors import UsageError
 
 
-def bench(
-    part: Annotated[str, typer.Argument(help="What to measure: loss.")] = "loss",
+def loss(
     n: Annotated[list[int] | None, typer.Option("--n", help="Elements of a sorted list; may be given again.")] = None,
     anchors: Annotated[int, typer.Option(min=1, help="Lists that are sorted.")] = 2048,
     batch: Annotated[list[int] | None, typer.Option("--batch", help="Images; may be given again.")] = None,
@@ -25,8 +22,6 @@ def bench(
     The sorting part is measured against the permutation matrix of the diffsort package (pip install diffsort), the
     whole loss on two views against InfoNCE; forward and backward together, in one process.
     """
-    if part not in PARTS:
-        raise UsageError(f"no part {part!r} to measure", did_you_mean(part, PARTS) or f"type {', '.join(PARTS)}")
     sizes, batches = n or [11, 32], batch or [256]
     if min(sizes) < 2:
         raise UsageError(f"--n {min(sizes)}: a list to sort has 2 elements or more", "type --n 11")
@@ -76,3 +71,84 @@ def bench(
         f"× is times groco's first row; projections of {dim}; {facts['device']}; median of {repeats}",
     )
     console.result({**facts, "measurements": [asdict(row) for row in rows]}, shown, as_json=as_json)
+
+
+def data(
+    data: Annotated[
+        str | None, typer.Argument(metavar="[PATH|NAME]", help="Images in files.", show_default="generated JPEGs")
+    ] = None,
+    augmentation: Annotated[str, typer.Option(help="dino, mocov3 or simclr.")] = "dino",
+    views: Annotated[int, typer.Option(min=1, help="Global views an image.")] = 2,
+    local_views: Annotated[int, typer.Option(min=0, help="Local views an image.")] = 0,
+    image_size: Annotated[int, typer.Option(min=8, help="Side of a view, pixels.")] = 224,
+    local_size: Annotated[int, typer.Option(min=8, help="Side of a local view, pixels.")] = 96,
+    repeats: Annotated[int, typer.Option(min=1, help="Passes that the median is taken of.")] = 3,
+    device: options.Device = None,
+    data_root: options.DataRoot = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure how fast images become views here, stage by stage and against the usual pipeline.
+
+    One core does everything but the photometric part, which runs on the device. "official" is the pipeline of the
+    authors' released code, built from torchvision's classes on Pillow images, in the same process.
+    """
+    from dataclasses import asdict
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    from groco_cli import devices
+    from groco_cli.data.sources import data_root as root_of
+    from groco_cli.data.sources import open_dataset
+    from groco_cli.data.views import AUGMENTATIONS
+    from groco_cli.engine.bench_data import bench_data, generated_jpegs
+
+    if augmentation not in ("dino", "mocov3", "simclr"):
+        raise UsageError(f"--augmentation {augmentation}: has no such pipeline", "type dino, mocov3 or simclr")
+    chosen = devices.choose_device(device or "auto")
+    drawn = AUGMENTATIONS[augmentation](views, local_views, image_size, local_size)
+    bar, task = console.progress("bench data", 6 * (repeats + 1))
+    with TemporaryDirectory() as folder, bar:
+        root = root_of(str(data_root or ""))
+        source = open_dataset(data, root).train if data else generated_jpegs(Path(folder))
+        stages = bench_data(source, drawn, device=chosen, repeats=repeats, advance=lambda: bar.advance(task))
+    taken = {stage.name: stage for stage in stages}
+    ratios = {name: taken["official"].milliseconds / taken[name].milliseconds for name in ("worker", "all")}
+    table = console.table(
+        ["stage", "ms an image", "images/s", "× official"],
+        [
+            [
+                _STAGES[stage.name],
+                f"{stage.milliseconds:.2f}",
+                f"{stage.images_per_second:,.0f}",
+                f"{ratios[stage.name]:.2f}" if stage.name in ratios else "",
+            ]
+            for stage in stages
+        ],
+    )
+    local = f" + {local_views}×{local_size}" * (local_views > 0)
+    facts = {
+        "data": data or "generated JPEGs",
+        "images": len(source),
+        "views": f"{views}×{image_size}{local}",
+        "augmentation": augmentation,
+        "device": devices.describe(chosen),
+        "repeats": repeats,
+    }
+    shown = console.titled(
+        f"{facts['data']}: {facts['images']:,} images to {facts['views']} {augmentation} views, on one core",
+        table,
+        f"photometric part on {facts['device']}, one thread; median of {repeats} passes",
+    )
+    rows = [asdict(stage) | {"images_per_second": stage.images_per_second} for stage in stages]
+    console.result({**facts, "stages": rows, "times_official": ratios}, shown, as_json=as_json)
+
+
+_STAGES = {
+    "read": "read the file",
+    "decode": "decode it",
+    "crop": "crop all views",
+    "worker": "= in the workers",
+    "photometric": "photometric",
+    "all": "all of it",
+    "official": "official pipeline",
+}

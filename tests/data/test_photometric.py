@@ -110,9 +110,14 @@ def test_solarise_equals_pillows_on_every_grey_level():
 def test_blur_equals_torchvisions(height: int, width: int):
     images = pictures(12, height, width)
     sigmas = torch.linspace(0.1, 2.0, 12)
-    taps = [2 * min(6, side - 1) + 1 for side in (width, height)]
-    expected = one_by_one(images, lambda image, sigma: tvf.gaussian_blur(image, taps, [sigma, sigma]), sigmas)
-    torch.testing.assert_close(gaussian_blur(images, sigmas, 6), expected, rtol=0, atol=2e-6)
+
+    def torchvisions(image: torch.Tensor, sigma: float) -> torch.Tensor:
+        taps = [2 * min(math.ceil(3 * sigma), side - 1) + 1 for side in (width, height)]
+        return tvf.gaussian_blur(image, taps, [sigma, sigma])
+
+    torch.testing.assert_close(
+        gaussian_blur(images, sigmas), one_by_one(images, torchvisions, sigmas), rtol=0, atol=2e-6
+    )
 
 
 @needs_imagenet
@@ -121,7 +126,7 @@ def test_blur_of_photographs_is_near_pillows():
         small = picture.resize((224, 224))
         pillows = tvf.pil_to_tensor(small.filter(ImageFilter.GaussianBlur(sigma))).float()
         image = tvf.pil_to_tensor(small)[None] / 255
-        error = (gaussian_blur(image, torch.tensor([sigma]), 6)[0] * 255 - pillows).abs()
+        error = (gaussian_blur(image, torch.tensor([sigma]))[0] * 255 - pillows).abs()
         assert error.mean() < 1
         assert error[:, 8:-8, 8:-8].max() < 8  # Pillow repeats the border's pixels, torchvision mirrors there
 
@@ -173,8 +178,9 @@ def naive_augment(image: Tensor, dose: Photometric, draws: list[float]) -> Tenso
         image = tvf.rgb_to_grayscale(image, num_output_channels=3)
     if blur < dose.blur_probability:
         low, high = dose.blur_sigma
-        width = 2 * math.ceil(3 * high) + 1
-        image = tvf.gaussian_blur(image, [width, width], [low + sigma * (high - low)] * 2)
+        sigma = low + sigma * (high - low)
+        width = 2 * math.ceil(3 * sigma) + 1
+        image = tvf.gaussian_blur(image, [width, width], [sigma, sigma])
     if solarise < dose.solarise_probability:
         image = tvf.solarize(image, 0.5)
     return image
