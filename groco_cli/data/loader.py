@@ -41,6 +41,7 @@ from groco_cli.errors import GrocoError
 
 ON_BAD_IMAGE = ("error", "skip")
 _AFFINE_DRAWS = 4
+_CACHED = 2**18  # values that a CPU changes at a time, one image of 224 pixels: all it does to them stays in its cache
 _TOO_MANY = 0.01  # of all images: then it is not single bad files, but something is wrong
 
 
@@ -182,7 +183,17 @@ class ViewLoader:
             )
 
     def _finished(self, crops: Tensor, number: int, epoch: int, samples: NDArray[np.int64]) -> Tensor:
-        view, draws = self.views[number], self._draws(epoch, number, samples)[:, CROP_DRAWS:]
+        draws = self._draws(epoch, number, samples)[:, CROP_DRAWS:]
+        together = max(1, _CACHED // crops[0].numel()) if self.device.type == "cpu" else len(crops)
+        if together >= len(crops):
+            return self._changed(crops, self.views[number], draws)
+        parts = [slice(start, start + together) for start in range(0, len(crops), together)]
+        finished = torch.empty(crops.shape)
+        for part in parts:
+            finished[part] = self._changed(crops[part], self.views[number], draws[part])
+        return finished
+
+    def _changed(self, crops: Tensor, view: View, draws: NDArray[np.float64]) -> Tensor:
         images = crops.to(self.device, non_blocking=True)
         if not images.is_floating_point():
             images = images * (1 / 255)  # to float32 on the way

@@ -23,7 +23,6 @@ PHOTOMETRIC_DRAWS = 11
 
 _ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # [24, 4]: the operation at each place
 _BLOCK = 32  # pixels blurred by one matrix: fastest measured at 32 and at 224 pixels
-_CACHED = 2**18  # values that a CPU changes at a time, one image of 224 pixels: they stay in its cache
 _TINY = 1e-12
 
 
@@ -82,17 +81,23 @@ def augment(images: Tensor, settings: Photometric, draws: NDArray[np.float64]) -
             blur, its sigma, and solarise.
 
     Returns:
-        [B, 3, H, W], new.
+        [B, 3, H, W]; the images themselves where nothing happens to them.
     """
-    rows = torch.from_numpy(draws)
-    together = max(1, _CACHED // math.prod(images.shape[1:]) if images.device.type == "cpu" else len(images))
-    if together >= len(images):
-        return _augment(images, settings, rows)
-    views = torch.empty_like(images)
-    for start in range(0, len(views), together):
-        part = slice(start, start + together)
-        views[part] = _augment(images[part], settings, rows[part])
-    return views
+    columns = torch.from_numpy(draws).unbind(1)
+    flipped, jittered, brightness, contrast, saturation, hue, order, greyed, blurred, sigma, solarised = columns
+    factors = (
+        _jitter_factors(brightness, settings.brightness),
+        _jitter_factors(contrast, settings.contrast),
+        _jitter_factors(saturation, settings.saturation),
+        settings.hue * (2 * hue - 1) if settings.hue else None,
+    )
+    low, high = settings.blur_sigma
+    orders = _ORDERS[(order * len(_ORDERS)).long()]
+    images = _change(images, flipped < settings.flip_probability, _mirror)
+    images = colour_jitter(images, factors, orders, jittered < settings.jitter_probability)
+    images = _change(images, greyed < settings.grey_probability, _luma)
+    images = _change(images, blurred < settings.blur_probability, gaussian_blur, low + (high - low) * sigma)
+    return _change(images, solarised < settings.solarise_probability, _folded)
 
 
 def flip(images: Tensor, mask: Tensor) -> Tensor:
@@ -224,23 +229,6 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     centre, spread = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (mean, std))
     # One pass over the images instead of two: x / std - mean / std.
     return torch.addcmul((-centre / spread).to(images), images, (1 / spread).to(images))
-
-
-def _augment(images: Tensor, settings: Photometric, draws: Tensor) -> Tensor:
-    flipped, jittered, brightness, contrast, saturation, hue, order, greyed, blurred, sigma, solarised = draws.unbind(1)
-    factors = (
-        _jitter_factors(brightness, settings.brightness),
-        _jitter_factors(contrast, settings.contrast),
-        _jitter_factors(saturation, settings.saturation),
-        settings.hue * (2 * hue - 1) if settings.hue else None,
-    )
-    low, high = settings.blur_sigma
-    orders = _ORDERS[(order * len(_ORDERS)).long()]
-    images = _change(images, flipped < settings.flip_probability, _mirror)
-    images = colour_jitter(images, factors, orders, jittered < settings.jitter_probability)
-    images = _change(images, greyed < settings.grey_probability, _luma)
-    images = _change(images, blurred < settings.blur_probability, gaussian_blur, low + (high - low) * sigma)
-    return _change(images, solarised < settings.solarise_probability, _folded)
 
 
 def _jitter_factors(draws: Tensor, strength: float) -> Tensor | None:
