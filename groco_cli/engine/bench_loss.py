@@ -2,14 +2,17 @@
 
 import statistics
 import time
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torch.profiler import profile
 
+from groco_cli.errors import GrocoError
 from groco_cli.losses import GroCoLoss, InfoNCELoss
 from groco_cli.losses.base import ViewLoss
 from groco_cli.sorting import SortingNetwork
@@ -27,6 +30,7 @@ class Measurement:
         size: Elements n of a list, or images B of a batch.
         seconds: Median of forward and backward together.
         peak_bytes: Most memory in use at a time, above what was there before.
+        compile_seconds: What the first run took, compilation included; None where nothing is compiled.
     """
 
     part: str
@@ -34,9 +38,12 @@ class Measurement:
     size: int
     seconds: float
     peak_bytes: int
+    compile_seconds: float | None = None
 
 
-def bench_sorting(size: int, anchors: int, device: torch.device, repeats: int) -> list[Measurement]:
+def bench_sorting(
+    size: int, anchors: int, device: torch.device, repeats: int, *, compiled: bool = False
+) -> list[Measurement]:
     """The group mass of lists of `size` elements, against `diffsort`'s permutation matrix where that is installed.
 
     Args:
@@ -44,6 +51,10 @@ def bench_sorting(size: int, anchors: int, device: torch.device, repeats: int) -
         anchors: Lists A.
         device: Where to compute.
         repeats: Runs that the median is taken of.
+        compiled: Measure what torch.compile makes of the group mass as its definition reads, too.
+
+    Raises:
+        GrocoError: If it cannot be compiled here.
     """
     x = torch.randn(anchors, size, device=device, requires_grad=True)
     weights = torch.rand(size, device=device)
@@ -59,10 +70,17 @@ def bench_sorting(size: int, anchors: int, device: torch.device, repeats: int) -
         x.grad = None
         (form() * weights).sum().backward()  # type: ignore[no-untyped-call]
 
-    return [
+    rows = [
         _measured("sorting", name, size, lambda form=form: backward(form), device, repeats)  # type: ignore[misc]
         for name, form in forms.items()
     ]
+    if compiled:
+        compiled_mass = torch.compile(network.group_mass_eager, dynamic=False)
+        # With every column contiguous, as the uncompiled form has them: on rows this takes twice as long on a CPU.
+        run = partial(backward, lambda: compiled_mass(x.T.contiguous().T, 1))
+        seconds = _seconds_to_compile(run)
+        rows.append(replace(_measured("sorting", "compiled", size, run, device, repeats), compile_seconds=seconds))
+    return rows
 
 
 def bench_losses(batch: int, dim: int, device: torch.device, repeats: int) -> list[Measurement]:
@@ -91,6 +109,20 @@ def bench_losses(batch: int, dim: int, device: torch.device, repeats: int) -> li
         _measured("loss", name, batch, lambda loss=loss: backward(loss), device, repeats)  # type: ignore[misc]
         for name, loss in losses.items()
     ]
+
+
+def _seconds_to_compile(run: Callable[[], None]) -> float:
+    begun = time.perf_counter()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that a network's steps are traced, cached or not: as meant
+            run()
+    except RuntimeError as error:
+        why = (str(error).strip() or repr(error)).splitlines()[0]
+        raise GrocoError(
+            f"torch.compile failed: {why}", "install a C++ compiler such as g++, or leave --compile out"
+        ) from error
+    return time.perf_counter() - begun
 
 
 def _measured(

@@ -14,6 +14,7 @@ def loss(
     batch: Annotated[list[int] | None, typer.Option("--batch", help="Images; may be given again.")] = None,
     dim: Annotated[int, typer.Option(min=1, help="Length of a projection.")] = 2048,
     repeats: Annotated[int, typer.Option(min=1, help="Runs that the median is taken of.")] = 10,
+    compiled: Annotated[bool, typer.Option("--compile", help="Measure torch.compile of the sorting part too.")] = False,
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:
@@ -31,9 +32,10 @@ def loss(
     import os
     from dataclasses import asdict
 
-    # Read when torch is loaded: its profiler is talkative.
+    # Read when torch is loaded: its profiler and compiler are talkative.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("TORCH_LOGS", "-all")
 
     from groco_cli import devices
     from groco_cli.engine.bench_loss import bench_losses, bench_sorting
@@ -43,7 +45,7 @@ def loss(
     bar, task = console.progress("bench loss", len(sizes) + len(batches))
     with bar:
         for size in sizes:
-            rows += bench_sorting(size, anchors, chosen, repeats)
+            rows += bench_sorting(size, anchors, chosen, repeats, compiled=compiled)
             bar.advance(task)
         for images in batches:
             rows += bench_losses(images, dim, chosen, repeats)

@@ -1,9 +1,11 @@
 """`groco bench loss`: every row that was asked for, and what a mistake looks like."""
 
 import json
+import shutil
 from importlib.util import find_spec
 
 import pytest
+import torch
 
 from groco_cli.engine import bench_loss
 
@@ -33,6 +35,29 @@ def test_without_diffsort_groco_is_measured_alone(call_groco, monkeypatch):
     monkeypatch.setattr(bench_loss, "find_spec", lambda name: None if name == "diffsort" else find_spec(name))
     rows = json.loads(call_groco("bench", "loss", "--n", "4", *SMALL, "--json").stdout)["measurements"]
     assert [row["name"] for row in rows if row["part"] == "sorting"] == ["groco"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_the_compiled_form_is_measured_if_asked_for(call_groco):
+    shown = call_groco("bench", "loss", "--n", "4", *SMALL, "--compile", "--json")
+    assert shown.returncode == 0, shown.stderr
+    rows = [row for row in json.loads(shown.stdout)["measurements"] if row["part"] == "sorting"]
+    assert [row["name"] for row in rows] == ["groco", "diffsort", "compiled"]
+    assert [row["compile_seconds"] is not None for row in rows] == [False, False, True]
+    assert rows[2]["compile_seconds"] > rows[2]["seconds"] > 0
+
+
+def test_what_cannot_be_compiled_is_one_line(call_groco, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no working compiler\na long story")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    failed = call_groco("bench", "loss", "--n", "4", *SMALL, "--compile")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    line = failed.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: torch.compile failed: no working compiler; install a C++ compiler")
+    assert "story" not in failed.stderr
 
 
 def test_the_table_names_device_and_settings(call_groco):
