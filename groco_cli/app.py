@@ -19,7 +19,7 @@ from typer.main import get_command
 
 from groco_cli import __version__, console
 from groco_cli.errors import GrocoError, UsageError, did_you_mean
-from groco_cli.plugins import Plugin, find_plugins
+from groco_cli.plugins import BUILT_IN, Plugin, find_plugins
 
 # Help is plain text: markup would take the brackets of "[B, D]" in a docstring for its own, and 40 ms.
 MARKUP = None
@@ -45,10 +45,10 @@ class Family(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
         """A stand-in that knows the command's help, for listing it."""
-        if cmd_name in self.plugins:
-            return TyperCommand(cmd_name, short_help=self.plugins[cmd_name][0].help)
-        members = [name.removeprefix(f"{cmd_name}.") for name in self.plugins if name.startswith(f"{cmd_name}.")]
-        return TyperCommand(cmd_name, short_help=f"One of {', '.join(members)}.") if members else None
+        if members := self._members(cmd_name):
+            return TyperCommand(cmd_name, short_help=f"One of {', '.join(members)}.")
+        found = self.plugins.get(cmd_name)
+        return TyperCommand(cmd_name, short_help=found[0].help) if found else None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Without any argument, show the help."""
@@ -60,7 +60,7 @@ class Family(TyperGroup):
         if name not in self.list_commands(ctx):
             hint = did_you_mean(name, self.list_commands(ctx)) or f"'{ctx.command_path} --help' lists the commands"
             raise UsageError(f"no command {name!r}", hint)
-        if name not in self.plugins:
+        if self._members(name):
             family = Family(name=name, help="One of these commands.", rich_markup_mode=MARKUP)
             family.prefix = f"{self.prefix}{name}."
             return name, family, rest
@@ -68,6 +68,15 @@ class Family(TyperGroup):
         for other in ignored:
             console.warn(f"the command {name!r} of {other} is ignored: {plugin} has one of that name")
         return name, build(plugin), rest
+
+    def _members(self, name: str) -> list[str]:
+        """The commands of a family; none for a single command, or one that groco itself has of that name."""
+        members = [member for member in self.plugins if member.startswith(f"{name}.")]
+        own = any(self.plugins[member][0].distribution == BUILT_IN for member in members)
+        single = self.plugins.get(name)
+        if single and (single[0].distribution == BUILT_IN or not own):
+            return []
+        return [member.removeprefix(f"{name}.") for member in members]
 
 
 class Commands(Family):

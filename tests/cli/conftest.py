@@ -53,8 +53,12 @@ def install(tmp_path, monkeypatch):
         info.mkdir()
         (package / "__init__.py").touch()
         for command, source in sources.items():
-            (package / f"{command}.py").write_text(dedent(source))
-        lines = [f"{command} = {package.name}.{command}:{command}" for command in sources]
+            module = command.replace(".", "_")
+            (package / f"{module}.py").write_text(dedent(source))
+        lines = [
+            f"{command} = {package.name}.{command.replace('.', '_')}:{command.rpartition('.')[2]}"
+            for command in sources
+        ]
         (info / "entry_points.txt").write_text("\n".join(["[groco.plugins]", *lines]))
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
 

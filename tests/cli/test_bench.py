@@ -61,15 +61,42 @@ def test_what_cannot_be_compiled_is_one_line(call_groco, monkeypatch):
 
 
 def test_the_table_names_device_and_settings(call_groco):
-    shown = call_groco("bench", *SMALL, "--n", "4")
+    shown = call_groco("bench", "loss", *SMALL, "--n", "4")
     for word in ("64 lists", "cpu", "n = 4", "B = 16", "InfoNCE", "peak MB"):
         assert word in shown.stdout
+
+
+def test_every_stage_from_a_file_to_its_views_is_measured_against_the_usual_pipeline(call_groco, imagenet_jpegs):
+    small = ("--image-size", "32", "--local-views", "1", "--local-size", "16", "--repeats", "1", "--device", "cpu")
+    shown = call_groco("bench", "data", str(imagenet_jpegs), *small, "--json")
+    assert shown.returncode == 0, shown.stderr
+    result = json.loads(shown.stdout)
+    assert (result["images"], result["views"]) == (250, "2×32 + 1×16")
+    taken = {stage["name"]: stage["milliseconds"] for stage in result["stages"]}
+    assert list(taken) == ["read", "decode", "crop", "worker", "photometric", "all", "official"]
+    assert all(time > 0 for time in taken.values())
+    assert taken["worker"] > taken["decode"] > taken["read"]
+    assert taken["all"] > taken["photometric"]
+    assert result["times_official"]["worker"] == pytest.approx(taken["official"] / taken["worker"])
+
+
+def test_without_images_jpegs_are_made_to_be_measured(call_groco):
+    shown = call_groco("bench", "data", "--image-size", "32", "--repeats", "1", "--device", "cpu")
+    assert "generated JPEGs: 128 images to 2×32 dino views" in shown.stdout
+    assert "official pipeline" in shown.stdout
+
+
+def test_images_in_memory_have_nothing_to_decode(call_groco):
+    failed = call_groco("bench", "data", "digits", "--device", "cpu")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "nothing to read or decode; name a folder" in failed.stderr
 
 
 @pytest.mark.parametrize(
     ("typed", "what", "remedy"),
     [
         (["lss"], "'lss'", "did you mean 'loss'"),
+        (["data", "--augmentation", "digits"], "--augmentation digits", "dino"),
         (["loss", "--n", "1"], "--n 1", "--n 11"),
         (["loss", "--batch", "5"], "--batch 5", "--batch 256"),
     ],

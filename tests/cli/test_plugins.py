@@ -56,6 +56,28 @@ def test_a_built_in_command_cannot_be_replaced(run_groco, install):
     assert shown.stderr == ("warning: the command 'knn' of a-dist 1.0 is ignored: groco 0.1.0 has one of that name\n")
 
 
+def test_a_dot_makes_a_family_of_commands(run_groco, install):
+    greet = 'def {0}() -> None:\n    """Greet {0}."""\n    print("{0}")\n'
+    install("foo-dist", **{"greet.you": greet.format("you"), "greet.all": greet.format("all")})
+    assert "greet     One of you, all.\n" in run_groco("--help").stdout
+    listed = run_groco("greet")
+    assert (listed.returncode, "you  Greet you.\n" in listed.stdout) == (0, True)
+    assert run_groco("greet", "you").stdout == "you\n"
+    failed = run_groco("greet", "me")
+    assert failed.returncode == 2
+    assert failed.stderr == "error: no command 'me'; 'groco greet --help' lists the commands\n"
+    assert "Usage: groco greet all" in run_groco("greet", "all", "--help").stdout
+
+
+def test_a_third_party_takes_no_family_s_name_and_makes_none_of_a_command(run_groco, install):
+    install("foo-dist", bench='def bench():\n    """Mine."""', **{"toy.mine": 'def mine():\n    """Mine."""'})
+    shown = run_groco("--help").stdout
+    assert "Mine." not in shown
+    assert "bench     One of data, loss.\n" in shown
+    assert "data  Measure" in run_groco("bench").stdout
+    assert "--plot" in run_groco("toy", "--help").stdout
+
+
 def test_of_two_third_parties_the_first_by_name_has_the_command(run_groco, install):
     install("foo-dist", hello="def hello(): print('foo')")
     install("bar-dist", hello="def hello(): print('bar')")
