@@ -2,6 +2,7 @@
 
 Each of the k nearest training images votes for its class with the weight exp(cos / T); the classes are ranked by the
 sum of their votes, the lower number first where they are equal. A class without a vote is never among the first five.
+At T = inf all votes weigh the same.
 """
 
 from collections.abc import Sequence
@@ -127,21 +128,38 @@ def score_neighbours(
     """
     scores = {}
     total = len(test_labels)
-    similarities, rows = neighbours.similarities, neighbours.rows
+    classes = 1 + int(max(train_labels.max(), test_labels.max()))
     for k in ks:
         ranks = torch.cat(
             [
-                _rank_of_truth(
-                    ((similarities[block, :k] - similarities[block, :1]).double() / temperature).exp(),
-                    train_labels[rows[block, :k]],
-                    test_labels[block],
-                )
-                for block in (slice(start, start + _BLOCK) for start in range(0, total, _BLOCK))
+                _rank_of_truth(_votes(neighbours, block, train_labels, k, temperature, classes), test_labels[block])
+                for block in _blocks(total)
             ]
         )
         first, among_five = int((ranks == 0).sum()), int((ranks < 5).sum())
         scores[k] = KNNScore(first / total, among_five / total, first, total)
     return scores
+
+
+def predict(neighbours: Neighbours, train_labels: Tensor, *, k: int, temperature: float) -> Tensor:
+    """The first-ranked class of each query.
+
+    Args:
+        neighbours: At least k of each query.
+        train_labels: int64 [n].
+        k: Number of neighbours.
+        temperature: T of the votes' weights.
+
+    Returns:
+        int64 [q].
+    """
+    classes = 1 + int(train_labels.max())
+    return torch.cat(
+        [
+            _votes(neighbours, block, train_labels, k, temperature, classes).argmax(dim=1)  # of equals, the first
+            for block in _blocks(len(neighbours.rows))
+        ]
+    )
 
 
 def _check_features(bank: Tensor, queries: Tensor) -> None:
@@ -169,16 +187,28 @@ def check_votes(ks: Sequence[int], temperature: float, bank: int) -> None:
         raise UsageError(f"--temperature {temperature} must be positive", f"type --temperature {TEMPERATURE}")
 
 
-def _rank_of_truth(weights: Tensor, voted: Tensor, truth: Tensor) -> Tensor:
+def _blocks(total: int) -> list[slice]:
+    return [slice(start, start + _BLOCK) for start in range(0, total, _BLOCK)]
+
+
+def _votes(
+    neighbours: Neighbours, block: slice, train_labels: Tensor, k: int, temperature: float, classes: int
+) -> Tensor:
+    """The sum of each class's votes, float64 [block, classes], each query's in units of its nearest one's vote."""
+    similarities = neighbours.similarities[block, :k]
+    weights = ((similarities - similarities[:, :1]).double() / temperature).exp()
+    votes = torch.zeros(len(weights), classes, dtype=weights.dtype)
+    return votes.scatter_add_(1, train_labels[neighbours.rows[block, :k]], weights)
+
+
+def _rank_of_truth(votes: Tensor, truth: Tensor) -> Tensor:
     """How many classes are ranked before the true one; all of them where it has no vote.
 
     Args:
-        weights: Of the votes, [q, k].
-        voted: Classes voted for, [q, k].
+        votes: Of each class, [q, classes].
         truth: True classes, [q].
     """
-    classes = 1 + int(max(voted.max(), truth.max()))
-    votes = torch.zeros(len(truth), classes, dtype=weights.dtype).scatter_add_(1, voted, weights)
+    classes = votes.shape[1]
     of_truth = votes.gather(1, truth[:, None])
     earlier = (votes == of_truth) & (torch.arange(classes) < truth[:, None])
     rank = ((votes > of_truth) | earlier).sum(dim=1)

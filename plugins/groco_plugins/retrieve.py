@@ -71,7 +71,7 @@ def retrieve(
     from groco_cli import devices
     from groco_cli.data.loader import default_workers
     from groco_cli.engine.run_folder import newest_checkpoint
-    from groco_cli.evaluation.protocol import read_encoder
+    from groco_cli.evaluation.protocol import named_checkpoints, read_encoder
     from groco_cli.evaluation.retrieval_page import retrieval_page, score_rows
     from groco_cli.evaluation.retrieval_protocol import named_protocol
     from groco_cli.evaluation.retrieval_search import BACKEND, evaluate_retrieval, pictures_to_see
@@ -86,7 +86,7 @@ def retrieve(
 
     results: dict[str, RetrievalResult] = {}
     encoders: dict[str, dict[str, Any]] = {}
-    for name, path in _named(checkpoints or [newest_checkpoint()]).items():
+    for name, path in named_checkpoints(checkpoints or [newest_checkpoint()]).items():
         encoder = read_encoder(path)
         about = encoder.metadata
         console.note(f"checkpoint {path}: {about.arch}, {about.method}, {about.epoch} epochs")
@@ -177,16 +177,6 @@ def _open(
     else:
         raise UsageError("nothing to search in", "type --dataset roxford5k, or give --images and --ground-truth")
     return replace(data, distractors=list_pictures(distractors, "--distractors")) if distractors else data
-
-
-def _named(paths: list[Path]) -> dict[str, Path]:
-    """Checkpoints by as many last parts of their paths as tell them apart."""
-    paths = list(dict.fromkeys(paths))
-    for depth in range(1, max(len(path.parts) for path in paths) + 1):
-        names = {"/".join(path.with_suffix("").parts[-depth:]): path for path in paths}
-        if len(names) == len(paths):
-            return names
-    return {str(path): path for path in paths}
 
 
 def _scores(result: "RetrievalResult") -> dict[str, Any]:

@@ -111,14 +111,22 @@ def _embedded_digits(root: Path) -> Dataset:
     )
 
 
-def _torchvision(name: str, root: Path) -> Dataset:
+def torchvision_dataset(name: str, root: Path, *, download: bool = True) -> Dataset:
     """Open a set through its reader in torchvision.
+
+    Args:
+        name: One of `TORCHVISION`.
+        root: Where sets are kept.
+        download: Whether to fetch what is not there.
 
     Raises:
         GrocoError: If it is not there and cannot be downloaded, or is damaged.
     """
     entry = TORCHVISION[name]
-    train, test = ([_read(name, entry, arguments, root) for arguments in part] for part in (entry.train, entry.test))
+    train, test = (
+        [_read(name, entry, arguments, root, download=download) for arguments in part]
+        for part in (entry.train, entry.test)
+    )
     classes = _classes(name, [*train, *test]) if entry.labelled else None
     bank = _source(name, train, classes)
     if entry.sort and isinstance(bank, FileSource):
@@ -129,12 +137,12 @@ def _torchvision(name: str, root: Path) -> Dataset:
 
 NAMED: dict[str, Callable[[Path], Dataset]] = {
     "digits": _embedded_digits,
-    **{name: partial(_torchvision, name) for name in TORCHVISION},
+    **{name: partial(torchvision_dataset, name) for name in TORCHVISION},
 }
 
 
-def _read(name: str, entry: TorchvisionSet, arguments: _Arguments, root: Path) -> Any:
-    """A piece of a set, downloaded where it is not there."""
+def _read(name: str, entry: TorchvisionSet, arguments: _Arguments, root: Path, *, download: bool) -> Any:
+    """A piece of a set, downloaded where it is not there and may be."""
     reader = getattr(torchvision.datasets, entry.reader)
 
     def opened(**more: Any) -> Any:
@@ -148,6 +156,8 @@ def _read(name: str, entry: TorchvisionSet, arguments: _Arguments, root: Path) -
             return opened()
         except Exception as error:  # of half a set the readers raise whatever they trip over
             cause = error
+        if not download:
+            raise GrocoError(f"{name} in {root}: cannot be read ({_first_line(cause)})", "fetch it again") from cause
         try:
             if entry.download:
                 return opened(download=True)

@@ -1,0 +1,168 @@
+"""Transfer: the features of one encoder tried by k-NN on other sets than it was trained on (section 4.3, Table 3).
+
+The paper does not print its measures, so two are given for each set: top-1, and the mean of the classes' top-1. For
+VOC2007, whose pictures show several classes, the hit rate stands in for the first and the 11-point mAP for the second.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from groco_cli.data.sources import Source
+from groco_cli.data.sources.transfer import Failed, Missing, ObjectSource, TransferSet
+from groco_cli.errors import GrocoError
+from groco_cli.evaluation.features import extract_features
+from groco_cli.evaluation.knn import Neighbours, check_votes, find_neighbours, predict
+from groco_cli.evaluation.multilabel import log_votes, score_votes
+from groco_cli.models import Encoder
+
+K = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferScore:
+    """How well the pictures of a set were classified.
+
+    Args:
+        top1: Share of test images whose first-ranked class is theirs, or one of theirs, in [0, 1].
+        mean_per_class: Mean of the classes' shares; where images have several classes, their 11-point mAP.
+        multi_label: Whether images have several classes.
+        bank: Number of training images.
+        queries: Number of test images.
+        absent: Classes that no test image shows, which do not count in the mean.
+        backend: What searched.
+        remark: In what the numbers of images differ from the published ones; empty where they do not.
+    """
+
+    top1: float
+    mean_per_class: float
+    multi_label: bool
+    bank: int
+    queries: int
+    absent: tuple[str, ...]
+    backend: str
+    remark: str
+
+
+Outcome = TransferScore | Failed | Missing
+Results = Mapping[str, Mapping[str, Outcome]]
+"""Outcomes by encoder and set, every encoder's for the same sets."""
+
+
+def evaluate_transfer(
+    encoder: Encoder,
+    sets: Sequence[TransferSet | Failed | Missing],
+    *,
+    k: int,
+    temperature: float,
+    device: torch.device,
+    workers: int,
+    advance: Callable[[int], None] = lambda count: None,
+) -> dict[str, Outcome]:
+    """Classify the test images of each set by its training images; a set that fails does not end the others.
+
+    Args:
+        encoder: Gives the features.
+        sets: As they were opened (`open_transfer_set`).
+        k: Number of neighbours.
+        temperature: T of the votes' weights.
+        device: Where features are computed and neighbours searched.
+        workers: Processes that decode.
+        advance: Called with the number of images done, batch by batch.
+
+    Returns:
+        An outcome for each set, by name, in their order.
+    """
+
+    def outcome(data: TransferSet | Failed | Missing) -> Outcome:
+        def features(source: Source) -> Tensor:
+            return extract_features(encoder, source, device=device, workers=workers, advance=advance)
+
+        if not isinstance(data, TransferSet):
+            return data
+        try:
+            check_votes([k], temperature, len(data.train))
+            neighbours = find_neighbours(features(data.train), features(data.test), k, device=device)
+            return score_set(data, neighbours, k=k, temperature=temperature)
+        except GrocoError as error:
+            return Failed(name=data.name, error=error)
+
+    return {data.name: outcome(data) for data in sets}
+
+
+def score_set(data: TransferSet, neighbours: Neighbours, *, k: int, temperature: float) -> TransferScore:
+    """Score the neighbours found in one set.
+
+    Args:
+        data: The set.
+        neighbours: At least k of each test image, among the training images.
+        k: Number of neighbours.
+        temperature: T of the votes' weights.
+
+    Raises:
+        GrocoError: If no test image has a label.
+    """
+    train, test = data.train, data.test
+    if isinstance(train, ObjectSource) and isinstance(test, ObjectSource):
+        if not test.shown.any():
+            raise GrocoError(f"no test image of {data.name} plainly shows a class", "fetch it again")
+        votes = log_votes(neighbours, train.shown, k=k, temperature=temperature)
+        score = score_votes(votes, test.shown, test.difficult)
+        top1, mean, absent = score.hit_rate, score.mean_ap, score.absent
+    else:
+        assert train.labels is not None
+        assert test.labels is not None
+        right = predict(neighbours, train.labels, k=k, temperature=temperature) == test.labels
+        mean, absent = mean_per_class(right, test.labels, len(test.classes))
+        top1 = float(right.double().mean())
+    return TransferScore(
+        top1=top1,
+        mean_per_class=mean,
+        multi_label=isinstance(test, ObjectSource),
+        bank=len(train),
+        queries=len(test),
+        absent=tuple(test.classes[label] for label in absent),
+        backend=neighbours.backend,
+        remark=data.remark,
+    )
+
+
+def mean_per_class(right: Tensor, labels: Tensor, classes: int) -> tuple[float, tuple[int, ...]]:
+    """The mean over classes of the share of their images that were classified rightly.
+
+    Args:
+        right: Whether each image was, bool [q].
+        labels: Their classes, int64 [q].
+        classes: Number of classes.
+
+    Returns:
+        The mean over the classes that have images, in [0, 1], and the classes that have none.
+    """
+    counts = labels.bincount(minlength=classes)
+    correct = labels[right].bincount(minlength=classes)
+    there = counts > 0
+    mean = float((correct[there].double() / counts[there]).mean())
+    return mean, tuple((~there).nonzero()[:, 0].tolist())
+
+
+def common_scores(results: Results) -> dict[str, dict[str, TransferScore]]:
+    """Scores by encoder and set, of those sets that every encoder was measured on.
+
+    An average over others would not compare.
+    """
+    measured = [
+        {name for name, one in outcomes.items() if isinstance(one, TransferScore)} for outcomes in results.values()
+    ]
+    common = set.intersection(*measured)
+    return {
+        encoder: {name: one for name, one in outcomes.items() if name in common and isinstance(one, TransferScore)}
+        for encoder, outcomes in results.items()
+    }
+
+
+def average(scores: Mapping[str, TransferScore]) -> tuple[float, float]:
+    """Top-1 and mean per class, each as the mean over some sets, at least one."""
+    count = len(scores)
+    return sum(one.top1 for one in scores.values()) / count, sum(one.mean_per_class for one in scores.values()) / count

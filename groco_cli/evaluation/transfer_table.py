@@ -1,0 +1,112 @@
+"""Results of transfer for people and spreadsheets: sets downwards, encoders side by side, and the paper's Table 3."""
+
+from collections.abc import Sequence
+
+from groco_cli.data.sources.transfer import TRANSFER_SETS, Failed, Missing
+from groco_cli.errors import GrocoError
+from groco_cli.evaluation.transfer import Outcome, Results, TransferScore, average, common_scores
+
+# Table 3 as printed: k-NN with k = 20, ResNet-50 pre-trained on ImageNet with two views, per cent. The paper does not
+# say in which measure each set is given.
+_TABLE_3 = {
+    "MoCo v2": (20.1, 78.9, 12.3, 86.9, 61.4, 68.7, 67.3, 47.2, 67.2, 46.9, 73.9),
+    "SimCLR": (19.3, 77.7, 15.3, 85.4, 61.0, 70.2, 72.5, 51.2, 68.2, 49.0, 73.1),
+    "SimSiam": (25.4, 80.1, 17.3, 87.4, 65.5, 69.3, 77.3, 52.5, 72.5, 50.0, 72.8),
+    "SwAV": (25.8, 82.2, 17.8, 88.6, 66.0, 71.1, 74.8, 50.3, 70.4, 52.9, 75.6),
+    "GroCo": (27.6, 81.2, 19.1, 86.8, 65.8, 71.0, 79.2, 56.3, 80.6, 52.3, 74.6),
+}
+TABLE_3 = {method: dict(zip(TRANSFER_SETS, row, strict=True)) for method, row in _TABLE_3.items()}
+"""Per cent by method (MoCo v2 after 200 epochs, SimSiam after 100, the others after 400) and set."""
+
+
+def table_rows(results: Results, *, paper: bool) -> tuple[list[str], list[list[str]]]:
+    """The columns and rows of a table, the last one an average over the sets that all encoders were measured on.
+
+    Args:
+        results: At least one encoder's.
+        paper: Whether to put Table 3 beside them, averaged over the same sets.
+    """
+    printed = TABLE_3 if paper else {}
+    measures = ("top-1 %", "mean per class %")
+    columns = [f"{name} {measure}" if len(results) > 1 else measure for name in results for measure in measures]
+    rows = [
+        [
+            name,
+            *(cell for outcomes in results.values() for cell in _cells(outcomes[name])),
+            *(f"{figures[name]:.1f}" for figures in printed.values()),
+        ]
+        for name in next(iter(results.values()))
+    ]
+    scores = common_scores(results)
+    common = list(next(iter(scores.values())))
+    if common:
+        rows.append(
+            [
+                f"average of {len(common)} of {len(TRANSFER_SETS)} sets",
+                *(f"{100 * share:.2f}" for of_encoder in scores.values() for share in average(of_encoder)),
+                *(f"{sum(figures[name] for name in common) / len(common):.2f}" for figures in printed.values()),
+            ]
+        )
+    return ["set", *columns, *printed], rows
+
+
+def notes(results: Results) -> list[str]:
+    """What has to be known of the sets to read the table rightly, a line each; every set's once."""
+    lines = []
+    for name in next(iter(results.values())):
+        outcomes = [of_encoder[name] for of_encoder in results.values()]
+        score = next((one for one in outcomes if isinstance(one, TransferScore)), None)
+        if score:
+            lines += _remarks(name, score)
+        if isinstance(outcomes[0], Missing):
+            lines.append(f"{name} is missing: there is no {listed(outcomes[0])}")
+    return lines
+
+
+def failures(results: Results) -> dict[str, GrocoError]:
+    """What went wrong, by set, and by encoder too where not all met with the same."""
+    found: dict[str, GrocoError] = {}
+    for name in next(iter(results.values())):
+        outcomes = {encoder: of_encoder[name] for encoder, of_encoder in results.items()}
+        errors = {encoder: one.error for encoder, one in outcomes.items() if isinstance(one, Failed)}
+        if len(errors) == len(outcomes) and len({error.message for error in errors.values()}) == 1:
+            found[name] = next(iter(errors.values()))
+        else:
+            found |= {f"{name}, {encoder}": error for encoder, error in errors.items()}
+    return found
+
+
+def csv_rows(results: Results) -> list[list[str]]:
+    """A head and a row for each encoder and set; shares in [0, 1], empty where there is none."""
+    head = ["encoder", "set", "outcome", "top1", "mean_per_class", "bank", "queries"]
+    rows = []
+    for encoder, outcomes in results.items():
+        for name, one in outcomes.items():
+            if isinstance(one, TransferScore):
+                figures = [repr(one.top1), repr(one.mean_per_class), str(one.bank), str(one.queries)]
+                rows.append([encoder, name, one.remark or "whole", *figures])
+            else:
+                rows.append([encoder, name, type(one).__name__.lower(), "", "", "", ""])
+    return [head, *rows]
+
+
+def listed(missing: Missing, most: int = 3) -> str:
+    """The files that a set lacks, in a few words."""
+    more = len(missing.wanted) - most
+    return ", ".join(map(str, missing.wanted[:most])) + (f" and {more} more" if more > 0 else "")
+
+
+def _cells(outcome: Outcome) -> Sequence[str]:
+    if isinstance(outcome, TransferScore):
+        return f"{100 * outcome.top1:.2f}", f"{100 * outcome.mean_per_class:.2f}"
+    return type(outcome).__name__.lower(), ""
+
+
+def _remarks(name: str, score: TransferScore) -> list[str]:
+    lines = [f"{name}: {score.remark}"] if score.remark else []
+    if score.multi_label:
+        lines.append(f"{name}: top-1 is the hit rate, mean per class the 11-point mAP")
+    if score.absent:
+        shown = f"{', '.join(score.absent[:5])}{', …' * (len(score.absent) > 5)}"
+        lines.append(f"{name}: {len(score.absent)} classes without a test image do not count ({shown})")
+    return lines

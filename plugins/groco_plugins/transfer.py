@@ -1,0 +1,152 @@
+"""`groco transfer`: k-NN on other sets than was trained on; the work is `groco_cli.evaluation.transfer`."""
+
+import csv
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from groco_cli import console, options
+from groco_cli.errors import GrocoError, UsageError, did_you_mean
+from groco_cli.files import atomic_write, check_writable
+
+if TYPE_CHECKING:
+    from groco_cli.data.sources.transfer import Failed, Missing, TransferSet
+    from groco_cli.evaluation.transfer import Outcome, Results
+
+
+def transfer(
+    checkpoints: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="CKPT", help="Checkpoints, side by side.", show_default="the newest run's"),
+    ] = None,
+    data_root: options.DataRoot = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--sets", metavar="NAME", help="One of the sets; may be given again.", show_default="all eleven"),
+    ] = None,
+    k: Annotated[int, typer.Option("--k", help="Neighbours.")] = 20,
+    temperature: Annotated[float, typer.Option(help="T of the votes' weights exp(cos/T).")] = 0.07,
+    paper: Annotated[bool, typer.Option("--paper", help="Print the paper's Table 3 beside it.")] = False,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write the scores as a CSV file.", show_default=False)
+    ] = None,
+    device: options.Device = None,
+    workers: options.Workers = None,
+    as_json: options.Json = False,
+) -> None:
+    """Classify eleven other sets by nearest neighbours, as the paper's Table 3 does.
+
+    Nothing is downloaded: a set that is not below the data root is named, with what has to be put where, and is in no
+    average.
+    """
+    from groco_cli import devices
+    from groco_cli.data.loader import default_workers
+    from groco_cli.data.sources import data_root as root_of
+    from groco_cli.data.sources.transfer import TransferSet
+    from groco_cli.engine.run_folder import newest_checkpoint
+    from groco_cli.evaluation.knn import check_votes
+    from groco_cli.evaluation.protocol import named_checkpoints, read_encoder
+    from groco_cli.evaluation.transfer import TransferScore, evaluate_transfer
+    from groco_cli.evaluation.transfer_table import TABLE_3, csv_rows, notes, table_rows
+
+    chosen = devices.choose_device(device or "auto")
+    check_votes([k], temperature, max(k, 1))
+    if csv_file:
+        check_writable(csv_file)
+    root = root_of(str(data_root or ""))
+    opened = _open(sets, root)
+    images = sum(len(one.train) + len(one.test) for one in opened if isinstance(one, TransferSet))
+
+    results: dict[str, dict[str, Outcome]] = {}
+    encoders: dict[str, dict[str, Any]] = {}
+    for name, path in named_checkpoints(checkpoints or [newest_checkpoint()]).items():
+        encoder = read_encoder(path)
+        about = encoder.metadata
+        console.note(f"checkpoint {path}: {about.arch}, {about.method}, {about.epoch} epochs")
+        encoders[name] = {"checkpoint": str(path), "arch": about.arch, "method": about.method, "epoch": about.epoch}
+        bar, task = console.progress(f"features, {name}", images)
+        with bar:
+            results[name] = evaluate_transfer(
+                encoder,
+                opened,
+                k=k,
+                temperature=temperature,
+                device=chosen,
+                workers=default_workers(chosen) if workers is None else workers,
+                advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
+            )
+
+    facts = {
+        "data_root": str(root),
+        "k": k,
+        "temperature": temperature,
+        "device": devices.describe(chosen),
+        "backend": next(
+            (one.backend for by_set in results.values() for one in by_set.values() if isinstance(one, TransferScore)),
+            None,
+        ),
+    }
+    record = {**facts, "encoders": [about | _scores(results, name) for name, about in encoders.items()]}
+    if paper:
+        record["paper"] = TABLE_3
+    shown = console.titled(
+        f"Transfer by k-NN, k = {k}, T {temperature:g}",
+        console.table(*table_rows(results, paper=paper)),
+        "\n".join([f"features on {facts['device']}; search by {facts['backend'] or 'nothing'}", *notes(results)]),
+    )
+    console.result(record, shown, as_json=as_json)
+    if csv_file:
+        with atomic_write(csv_file) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(csv_rows(results))
+        console.note(f"scores: {csv_file}")
+    _tell_failures(results)
+
+
+def _open(names: list[str] | None, root: Path) -> "list[TransferSet | Failed | Missing]":
+    """The sets asked for, in the order of the table; at least one is there."""
+    from groco_cli.data.sources.transfer import TRANSFER_SETS, Missing, open_transfer_set
+    from groco_cli.evaluation.transfer_table import listed
+
+    for name in names or ():
+        if name not in TRANSFER_SETS:
+            hint = did_you_mean(name, TRANSFER_SETS) or f"type one of {', '.join(TRANSFER_SETS)}"
+            raise UsageError(f"--sets {name}: no such set", hint)
+    opened = [open_transfer_set(name, root) for name in TRANSFER_SETS if name in (names or TRANSFER_SETS)]
+    missing = [one for one in opened if isinstance(one, Missing)]
+    if len(missing) == len(opened):
+        raise UsageError(
+            f"none of {', '.join(one.name for one in missing)} is below {root}: for {missing[0].name}, there is no "
+            f"{listed(missing[0])}",
+            "give their place with --data-root; docs/transfer.md says where each goes",
+        )
+    return opened
+
+
+def _scores(results: "Results", encoder: str) -> dict[str, Any]:
+    """An encoder's outcomes for --json; the average is null where no set was measured."""
+    from groco_cli.data.sources.transfer import Failed, Missing
+    from groco_cli.evaluation.transfer import TransferScore, average, common_scores
+
+    outcomes, common = results[encoder], common_scores(results)[encoder]
+    top1, mean = average(common) if common else (None, None)
+    return {
+        "sets": {name: asdict(one) for name, one in outcomes.items() if isinstance(one, TransferScore)},
+        "failed": {name: one.error.message for name, one in outcomes.items() if isinstance(one, Failed)},
+        "missing": {name: list(map(str, one.wanted)) for name, one in outcomes.items() if isinstance(one, Missing)},
+        "average": {"sets": list(common), "top1": top1, "mean_per_class": mean},
+    }
+
+
+def _tell_failures(results: "Results") -> None:
+    """A line for each set that failed, behind the result that it is not in; the command then ends with an error."""
+    from groco_cli.evaluation.transfer_table import failures
+
+    failed = failures(results)
+    for name, error in failed.items():
+        console.error(f"{name}: {error.message}", error.hint)
+    if failed:
+        raise GrocoError(
+            f"{len(failed)} failed and {'is' if len(failed) == 1 else 'are'} in no average", "mend the above"
+        )
