@@ -6,8 +6,10 @@ from groco_cli.data.sources.transfer import TRANSFER_SETS, Failed, Missing
 from groco_cli.errors import GrocoError
 from groco_cli.evaluation.transfer import Outcome, Results, TransferScore, average, common_scores
 
-# Table 3 as printed: k-NN with k = 20, ResNet-50 pre-trained on ImageNet with two views, per cent. The paper does not
-# say in which measure each set is given.
+_OF_TABLE_3 = (
+    "MoCo v2 to GroCo: the paper's Table 3, averaged over the same sets (ResNet-50 after 200, 400, 100, 400 and 400 "
+    "epochs of ImageNet, k = 20; in which measure it does not say)"
+)
 _TABLE_3 = {
     "MoCo v2": (20.1, 78.9, 12.3, 86.9, 61.4, 68.7, 67.3, 47.2, 67.2, 46.9, 73.9),
     "SimCLR": (19.3, 77.7, 15.3, 85.4, 61.0, 70.2, 72.5, 51.2, 68.2, 49.0, 73.1),
@@ -16,7 +18,7 @@ _TABLE_3 = {
     "GroCo": (27.6, 81.2, 19.1, 86.8, 65.8, 71.0, 79.2, 56.3, 80.6, 52.3, 74.6),
 }
 TABLE_3 = {method: dict(zip(TRANSFER_SETS, row, strict=True)) for method, row in _TABLE_3.items()}
-"""Per cent by method (MoCo v2 after 200 epochs, SimSiam after 100, the others after 400) and set."""
+"""The paper's k-NN accuracies as printed, per cent, by method and set."""
 
 
 def table_rows(results: Results, *, paper: bool) -> tuple[list[str], list[list[str]]]:
@@ -50,9 +52,14 @@ def table_rows(results: Results, *, paper: bool) -> tuple[list[str], list[list[s
     return ["set", *columns, *printed], rows
 
 
-def notes(results: Results) -> list[str]:
-    """What has to be known of the sets to read the table rightly, a line each; every set's once."""
-    lines = []
+def notes(results: Results, *, paper: bool) -> list[str]:
+    """What has to be known to read the table rightly, a line each.
+
+    Args:
+        results: At least one encoder's.
+        paper: Whether Table 3 is in it.
+    """
+    lines = [_OF_TABLE_3] if paper else []
     for name in next(iter(results.values())):
         outcomes = [of_encoder[name] for of_encoder in results.values()]
         score = next((one for one in outcomes if isinstance(one, TransferScore)), None)
@@ -108,5 +115,5 @@ def _remarks(name: str, score: TransferScore) -> list[str]:
         lines.append(f"{name}: top-1 is the hit rate, mean per class the 11-point mAP")
     if score.absent:
         shown = f"{', '.join(score.absent[:5])}{', …' * (len(score.absent) > 5)}"
-        lines.append(f"{name}: {len(score.absent)} classes without a test image do not count ({shown})")
+        lines.append(f"{name}: without a test image, not counted: {shown}")
     return lines

@@ -94,7 +94,9 @@ def transfer(
     shown = console.titled(
         f"Transfer by k-NN, k = {k}, T {temperature:g}",
         console.table(*table_rows(results, paper=paper)),
-        "\n".join([f"features on {facts['device']}; search by {facts['backend'] or 'nothing'}", *notes(results)]),
+        "\n".join(
+            [f"features on {facts['device']}; search by {facts['backend'] or 'nothing'}", *notes(results, paper=paper)]
+        ),
     )
     console.result(record, shown, as_json=as_json)
     if csv_file:

@@ -52,7 +52,7 @@ class Missing:
 
     Args:
         name: Its name in `TRANSFER_SETS`.
-        wanted: The files and folders that were looked for in vain.
+        wanted: Its folder; or, where that is there, the files and folders in it that were looked for in vain.
     """
 
     name: str
@@ -159,6 +159,9 @@ def open_transfer_set(name: str, root: Path) -> TransferSet | Missing | Failed:
         root: Where sets are kept.
     """
     entry = TRANSFER_SETS[name]
+    folder = root / Path(entry.files[0]).parts[0]
+    if not folder.exists():
+        return Missing(name=name, wanted=(folder,))
     absent = tuple(root / file for file in entry.files if not (root / file).exists())
     if absent:
         return Missing(name=name, wanted=absent)
@@ -168,11 +171,7 @@ def open_transfer_set(name: str, root: Path) -> TransferSet | Missing | Failed:
         for part in (dataset.train, dataset.test):
             _check_files(part)
         check_decodable(dataset.train, name)
-        remark = "; ".join(
-            _difference(len(part), published, kind)
-            for part, published, kind in ((dataset.train, entry.train, "training"), (dataset.test, entry.test, "test"))
-            if len(part) != published
-        )
+        remark = _difference(entry, len(dataset.train), len(dataset.test))
         return TransferSet(name=name, train=dataset.train, test=dataset.test, remark=remark)
     except GrocoError as error:
         return Failed(name=name, error=error)
@@ -190,7 +189,10 @@ def _check_files(source: Source) -> None:
         )
 
 
-def _difference(count: int, published: int, kind: str) -> str:
-    if count < published:
-        return f"partial copy: {count:,} of {published:,} {kind} images"
-    return f"another split: {count:,} {kind} images, {published:,} were published"
+def _difference(entry: Entry, train: int, test: int) -> str:
+    """In what the counts differ from the published ones; empty where they do not."""
+    if (train, test) == (entry.train, entry.test):
+        return ""
+    if train <= entry.train and test <= entry.test:
+        return f"partial copy: {train:,} of {entry.train:,} training images, {test:,} of {entry.test:,} test images"
+    return f"another split: {train:,} training and {test:,} test images, not {entry.train:,} and {entry.test:,}"
