@@ -11,7 +11,7 @@ from groco_cli import console
 from groco_cli.data.sources import Dataset, Source
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.evaluation.features import extract_features
-from groco_cli.evaluation.knn import KNNScore, check_votes, find_neighbours, score_neighbours
+from groco_cli.evaluation.knn import KNNScore, Neighbours, check_votes, find_neighbours, score_neighbours
 from groco_cli.models import Encoder, EncoderMetadata, create_encoder, load_encoder
 from groco_cli.models.containers import CheckpointError
 
@@ -26,6 +26,7 @@ class KNNResult:
         queries: Images classified.
         protocol: "train/test", or "leave-one-out" where nothing was held out.
         backend: What searched.
+        neighbours: What it found for each query; rows count the images that could be decoded.
     """
 
     scores: dict[int, KNNScore]
@@ -33,6 +34,7 @@ class KNNResult:
     queries: int
     protocol: str
     backend: str
+    neighbours: Neighbours
 
 
 def read_encoder(path: Path, *, method: str = "") -> Encoder:
@@ -134,6 +136,7 @@ def evaluate_knn(
         queries=len(labels),
         protocol="leave-one-out" if dataset.test is None else "train/test",
         backend=neighbours.backend,
+        neighbours=neighbours,
     )
 
 

@@ -7,6 +7,9 @@ import typer
 
 from groco_cli import console, options
 from groco_cli.errors import UsageError
+from groco_cli.files import atomic_write, check_writable
+
+PICTURES = (".png", ".svg", ".pdf")
 
 
 def knn(
@@ -14,7 +17,10 @@ def knn(
         Path | None, typer.Argument(metavar="[CKPT]", help="A checkpoint.", show_default="the newest run's")
     ] = None,
     k: Annotated[list[int] | None, typer.Option("--k", help="Neighbours; may be given again.")] = None,
-    temperature: Annotated[float, typer.Option(help="T of the votes' weights exp(cos/T).")] = 0.07,
+    temperature: Annotated[
+        float | None, typer.Option(help="T of the votes' weights exp(cos/T).", show_default="0.07")
+    ] = None,
+    uniform: Annotated[bool, typer.Option("--uniform", help="Count all votes alike.")] = False,
     data: options.Data = None,
     data_root: options.DataRoot = None,
     bank_size: Annotated[
@@ -26,6 +32,12 @@ def knn(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Score the untrained encoder and raw pixels beside it.")
     ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Draw queries and what is nearest them (.png, .svg, .pdf).", show_default=False
+        ),
+    ] = None,
     device: options.Device = None,
     workers: options.Workers = None,
     as_json: options.Json = False,
@@ -35,6 +47,7 @@ def knn(
     The checkpoint says architecture, image size, normalisation and data. The bank is all training images, the queries
     are all test images; a folder without a val or test part is scored leave-one-out: each image by all the others.
     """
+    import math
     from dataclasses import asdict, replace
 
     from groco_cli import devices
@@ -42,10 +55,17 @@ def knn(
     from groco_cli.data.sources import data_root as root_of
     from groco_cli.data.sources import first, open_dataset
     from groco_cli.engine.run_folder import newest_checkpoint
-    from groco_cli.evaluation.knn import KS
+    from groco_cli.evaluation.knn import KS, TEMPERATURE
     from groco_cli.evaluation.protocol import evaluate_knn, pixels, read_encoder, untrained
 
     chosen = devices.choose_device(device or "auto")
+    if uniform and temperature is not None:
+        raise UsageError("--temperature weighs votes, --uniform counts them", "leave one of them out")
+    weighing = math.inf if uniform else TEMPERATURE if temperature is None else temperature
+    if plot:
+        if plot.suffix.lower() not in PICTURES:
+            raise UsageError(f"--plot {plot} has no known ending", f"it may be {', '.join(PICTURES)}")
+        check_writable(plot)
     path = checkpoint or newest_checkpoint()
     encoder = read_encoder(path)
     metadata = encoder.metadata
@@ -70,7 +90,7 @@ def knn(
                 each,
                 dataset,
                 ks=ks,
-                temperature=temperature,
+                temperature=weighing,
                 device=chosen,
                 workers=default_workers(chosen) if workers is None else workers,
                 advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
@@ -84,9 +104,10 @@ def knn(
         "protocol": result.protocol,
         "bank": result.bank,
         "queries": result.queries,
-        "temperature": temperature,
+        "temperature": weighing if math.isfinite(weighing) else None,
         "device": devices.describe(chosen),
         "backend": result.backend,
+        "figure": plot and str(plot),
     }
     scores = {label: {str(n): asdict(score) for n, score in one.scores.items()} for label, one in results.items()}
     table = console.table(
@@ -97,10 +118,19 @@ def knn(
             for n, s in one.scores.items()
         ],
     )
+    weights = f"T {weighing}" if math.isfinite(weighing) else "votes unweighted"
     shown = console.titled(
         f"k-NN on {dataset.name}, {result.protocol}: {result.queries:,} queries, bank of {result.bank:,}",
         table,
-        f"T {temperature}; features on {facts['device']}; search by {result.backend}",
+        f"{weights}; features on {facts['device']}; search by {result.backend}",
     )
     trained = scores.pop("trained")
     console.result({**facts, "knn": trained} | ({"baselines": scores} if baselines else {}), shown, as_json=as_json)
+    if plot:
+        from groco_cli.evaluation.knn_figure import draw_neighbours
+
+        with atomic_write(plot) as temporary:
+            draw_neighbours(dataset, result.neighbours, f"Nearest neighbours on {dataset.name}").savefig(
+                temporary, dpi=150
+            )
+        console.note(f"figure: {plot}")

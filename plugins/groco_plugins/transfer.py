@@ -1,6 +1,7 @@
 """`groco transfer`: k-NN on other sets than was trained on; the work is `groco_cli.evaluation.transfer`."""
 
 import csv
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,7 +82,7 @@ def transfer(
     facts = {
         "data_root": str(root),
         "k": k,
-        "temperature": temperature,
+        "temperature": temperature if math.isfinite(temperature) else None,
         "device": devices.describe(chosen),
         "backend": next(
             (one.backend for by_set in results.values() for one in by_set.values() if isinstance(one, TransferScore)),

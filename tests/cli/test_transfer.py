@@ -132,6 +132,12 @@ def test_chosen_sets_alone_are_scored_in_the_tables_order(transfer):
     assert "average of 1 of 11 sets" in transfer("--sets", "dtd").stdout
 
 
+def test_votes_may_weigh_the_same(transfer):
+    printed = json.loads(transfer("--sets", "dtd", "--temperature", "inf", "--json").stdout)
+    assert printed["temperature"] is None
+    assert printed["encoders"][0]["sets"]["dtd"]["top1"] == 1.0
+
+
 def test_several_checkpoints_stand_side_by_side(transfer, tiny, tmp_path):
     other = tmp_path / "other.safetensors"
     other.write_bytes(tiny.read_bytes())

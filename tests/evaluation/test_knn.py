@@ -1,6 +1,7 @@
 """k-NN against a double loop in float64, against scikit-learn, and against cases worked by hand."""
 
 import math
+from collections import Counter
 from dataclasses import astuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from groco_cli.errors import GrocoError, UsageError
-from groco_cli.evaluation.knn import KS, KNNScore, find_neighbours, knn_classify, score_neighbours
+from groco_cli.evaluation.knn import KS, KNNScore, find_neighbours, knn_classify, predict, score_neighbours
 
 CPU = torch.device("cpu")
 
@@ -49,6 +50,35 @@ def test_any_type_of_feature_is_taken(naive_knn, dtype: torch.dtype):
     scores = knn_classify(bank, bank_labels, queries, truth, (1, 7))
     for k, score in scores.items():
         assert_same(score, naive_knn(bank, bank_labels, queries, truth, k, 0.07))
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 20])
+def test_at_an_infinite_temperature_the_most_frequent_neighbour_wins(k: int):
+    bank, queries = features(60), features(40, seed=1)
+    bank_labels, truth = labels(60, 4), labels(40, 4, seed=1)
+    unit, asked = (x.double() / x.double().norm(dim=1, keepdim=True) for x in (bank, queries))
+    correct = 0
+    for row, query in enumerate(asked @ unit.T):
+        counts = Counter(bank_labels[query.argsort(descending=True)[:k]].tolist())
+        correct += min(counts, key=lambda label: (-counts[label], label)) == int(truth[row])
+    assert 0 < correct < 40
+    assert knn_classify(bank, bank_labels, queries, truth, (k,), math.inf)[k].correct == correct
+
+
+@pytest.mark.parametrize("temperature", [0.07, math.inf])
+@pytest.mark.parametrize("k", [1, 3, 12])
+def test_predictions_are_those_that_were_scored(k: int, temperature: float):
+    bank, queries = features(30), features(4100, seed=1)
+    bank_labels, truth = labels(30, 5), labels(4100, 5, seed=1)
+    found = find_neighbours(bank, queries, 12, device=CPU)
+    predicted = predict(found, bank_labels, k=k, temperature=temperature)
+    score = score_neighbours(found, bank_labels, truth, ks=(k,), temperature=temperature)[k]
+    assert int((predicted == truth).sum()) == score.correct
+
+
+def test_of_equal_votes_the_lower_class_is_predicted():
+    found = find_neighbours(torch.tensor([[2.0, 0.0]] * 3), torch.tensor([[1.0, 0.0]]), 3, device=CPU)
+    assert predict(found, torch.tensor([5, 2, 9]), k=3, temperature=0.07).tolist() == [2]
 
 
 def test_equals_scikit_learns_weighted_classifier():
