@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMANDS = ("", "pretrain", "knn", "retrieve", "transfer", "convert", "toy", "bench", "bench loss", "bench data")
+COMMANDS = ("", "pretrain", "recipes", "knn", "retrieve", "transfer", "convert", "toy", "bench", "bench loss", "bench data")
 
 
 def reference() -> str:

@@ -26,6 +26,8 @@ def open_dataset(data: str, root: Path) -> Dataset:
         UsageError: If there is no such thing.
         GrocoError: If there is no image in it that can be decoded, it is damaged, or cannot be downloaded.
     """
+    if not data:
+        raise UsageError("no images named", "give --data")
     if data in NAMED:
         return NAMED[data](root)
     if is_pattern(data):
