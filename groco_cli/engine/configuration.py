@@ -43,7 +43,7 @@ def resolve(recipe: str | None, file: Path | None, options: Overrides) -> Pretra
 
 
 def resume_settings(file: Path, options: Overrides) -> PretrainSettings:
-    """The settings of a run that is resumed: its own, but where it runs may change.
+    """The settings of a run that is resumed: its own, but where it runs and logs to may change.
 
     Args:
         file: The run's settings.toml.
@@ -54,7 +54,7 @@ def resume_settings(file: Path, options: Overrides) -> PretrainSettings:
     """
     settings = resolve(None, file, {})
     resumed = override(settings, options, "options")
-    free = {"data": {"data_root", "workers"}, "run": {"device", "output"}}
+    free = {"data": {"data_root", "workers"}, "run": {"device", "output", "log_to"}}
     for section, values in options.items():
         for name in values.keys() - free.get(section, set()):
             before, now = (getattr(getattr(s, section), name) for s in (settings, resumed))

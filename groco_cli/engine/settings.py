@@ -9,6 +9,7 @@ from groco_cli.data.views import AUGMENTATIONS, View
 from groco_cli.devices import PRECISIONS
 from groco_cli.engine.methods import METHODS
 from groco_cli.engine.optim import OPTIMIZERS
+from groco_cli.engine.sinks import SINKS
 from groco_cli.errors import UsageError, did_you_mean
 from groco_cli.losses.groco import VARIANTS
 from groco_cli.models.encoder import STEMS
@@ -224,6 +225,7 @@ class RunSettings:
         save_every: Epochs between checkpoints.
         log_every: Steps between lines of metrics.jsonl.
         knn_every: Epochs between k-NN scores of the curve, where there are labels; 0 for none but the first and last.
+        log_to: What metrics go to besides metrics.jsonl: "tensorboard", "wandb".
     """
 
     output: str = ""
@@ -233,6 +235,7 @@ class RunSettings:
     save_every: int = 1
     log_every: int = 10
     knn_every: int = 5
+    log_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,6 +293,8 @@ class PretrainSettings:
         _at_least("--log-every", run.log_every, 1)
         _at_least("--knn-every", run.knn_every, 0)
         _at_least("--seed", run.seed, 0)
+        for name in run.log_to:
+            _one_of("--log-to", str(name), SINKS)
         _positive("--beta", 1.0 if loss.beta is None else loss.beta)
         _positive("--temperature", 1.0 if loss.temperature is None else loss.temperature)
         if loss.margin is not None and not loss.margin >= 0:

@@ -29,6 +29,7 @@ from groco_cli.engine.report import Report
 from groco_cli.engine.run_folder import RunFolder, new_run_folder
 from groco_cli.engine.schedule import learning_rate
 from groco_cli.engine.settings import PretrainSettings
+from groco_cli.engine.sinks import check_installed, open_sinks
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.files import atomic_write
 from groco_cli.losses.base import ViewLoss
@@ -51,6 +52,7 @@ def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> 
         GrocoError: If the data cannot be read, the folder cannot be written to, or the loss is no longer finite.
         Interrupted: If SIGINT or SIGTERM came; the run is saved and can be resumed.
     """
+    check_installed(settings.run.log_to)
     device = devices.choose_device(settings.run.device)
     precision = devices.choose_precision(settings.run.precision, device)
     dataset = open_dataset(settings.data.data, data_root(settings.data.data_root))
@@ -111,9 +113,10 @@ class _Run:
         state, run, batch_size = self.state, self.settings.run, self.settings.optim.batch_size
         per_epoch, epochs = len(self.loader), self.settings.optim.epochs
         total = per_epoch * epochs
+        sinks = open_sinks(self.settings, self.folder.path, state.step)
         with (
             dead_workers_explained(),
-            closing(MetricsLog(self.folder.metrics, state.step)) as metrics,
+            closing(MetricsLog(self.folder.metrics, state.step, sinks)) as metrics,
             StopRequest() as stop,
             Report(state.step, total, epochs) as report,
         ):

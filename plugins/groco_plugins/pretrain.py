@@ -87,6 +87,9 @@ def pretrain(
     save_every: Annotated[int | None, _own("Epochs between checkpoints.")] = None,
     log_every: Annotated[int | None, _own("Steps between lines of metrics.jsonl.")] = None,
     knn_every: Annotated[int | None, _own("Epochs between k-NN scores of the curve.")] = None,
+    log_to: Annotated[
+        list[str] | None, _own("Send the metrics to tensorboard or wandb as well; may be given again.")
+    ] = None,
     device: options.Device = None,
     precision: options.Precision = None,
     data_root: options.DataRoot = None,
