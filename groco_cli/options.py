@@ -1,9 +1,15 @@
 """The options that several plug-ins share: one name, one help text, one meaning."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+
+def setting(help_text: str, *names: str) -> Any:
+    """An option that overrides one value of the recipe."""
+    return typer.Option(*names, help=help_text, show_default=False)
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 Device = Annotated[
@@ -18,16 +24,17 @@ Precision = Annotated[
         "--precision", help="auto, fp32, bf16 or fp16; auto is bf16 where the hardware has it.", show_default="auto"
     ),
 ]
+_DATA = (
+    "A folder of images, a list of them (.txt, .csv, .tsv), WebDataset shards ('path-{000..639}.tar', also by URL), a "
+    "Hugging Face folder, or a named set: digits (embedded), cifar10, … Also from GROCO_DATA."
+)
 Data = Annotated[
     str | None,
-    typer.Option(
-        "--data",
-        metavar="PATH|NAME",
-        help="A folder of images, a list of them (.txt, .csv, .tsv), WebDataset shards ('path-{000..639}.tar', also "
-        "by URL), a Hugging Face folder, or a named set: digits (embedded), cifar10, … Also from GROCO_DATA.",
-        envvar="GROCO_DATA",
-        show_default=False,
-    ),
+    typer.Option("--data", metavar="PATH|NAME", help=_DATA, envvar="GROCO_DATA", show_default=False),
+]
+DataArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[PATH|NAME]", help=_DATA, envvar="GROCO_DATA", show_default=False),
 ]
 DataRoot = Annotated[
     Path | None,
@@ -43,3 +50,26 @@ Workers = Annotated[
     typer.Option("--workers", min=0, help="Processes that decode images.", show_default="from the cores"),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of all randomness.", show_default="0")]
+Recipe = Annotated[
+    str | None, typer.Option(help="Named settings to start from.", show_default="the usual one for the data")
+]
+Config = Annotated[Path | None, typer.Option(help="Settings as TOML, over the recipe's; a run's settings.toml is one.")]
+
+# The views: what is given overrides the recipe.
+Augmentation = Annotated[str | None, setting("dino, mocov3, simclr, small or digits.")]
+Views = Annotated[int | None, setting("Global views an image, each a positive.", "--views", "--global-views")]
+LocalViews = Annotated[int | None, setting("Smaller views, anchors only (multi-crop).")]
+ImageSize = Annotated[int | None, setting("Side of a view, pixels.")]
+LocalSize = Annotated[int | None, setting("Side of a local view, pixels.")]
+CropScale = Annotated[tuple[float, float] | None, setting("Shares of the image that a view shows.")]
+LocalCropScale = Annotated[tuple[float, float] | None, setting("Likewise, of a local view.")]
+Interpolation = Annotated[str | None, setting("bicubic or bilinear.")]
+JitterStrength = Annotated[float | None, setting("Strength of its jitter.")]
+Hue = Annotated[float | None, setting("Strength of its jitter, in turns.")]
+Jitter = Annotated[float | None, setting("How often these are applied.")]
+Grey = Annotated[float | None, setting("How often a view loses its colours.")]
+Blur = Annotated[list[float] | None, setting("How often a global view is blurred; given again, for each in turn.")]
+BlurSigma = Annotated[tuple[float, float] | None, setting("Standard deviations of the blur, pixels.")]
+Solarise = Annotated[list[float] | None, setting("How often a global view is solarised; as --blur.")]
+Flip = Annotated[float | None, setting("How often a view is mirrored.")]
+ViewPrecision = Annotated[str | None, setting("What colours and blur are computed in: fp32 or bf16.")]

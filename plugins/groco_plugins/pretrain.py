@@ -1,94 +1,84 @@
 """`groco pretrain`: options to settings; the work is `groco_cli.engine.pretrain`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from groco_cli import console, options
 from groco_cli.errors import UsageError
+from groco_cli.options import setting
 
 _NOT_SETTINGS = ("recipe", "config", "resume", "as_json")
 
 
-def _own(help_text: str, *names: str) -> Any:
-    """An option that overrides one value of the recipe."""
-    return typer.Option(*names, help=help_text, show_default=False)
-
-
 def pretrain(
     data: options.Data = None,
-    recipe: Annotated[
-        str | None, typer.Option(help="Named settings to start from.", show_default="the usual one for the data")
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="Settings as TOML, over the recipe's; a run's settings.toml is one.")
-    ] = None,
+    recipe: options.Recipe = None,
+    config: options.Config = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The run's folder.", show_default="the next under runs/")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output, or the newest.")] = False,
-    arch: Annotated[str | None, _own("Backbone, by its timm or torchvision name.")] = None,
-    stem: Annotated[str | None, _own("imagenet, or small (ResNets on pictures of about 32 pixels).")] = None,
-    attention_heads: Annotated[int | None, _own("Attention heads of a ViT.")] = None,
-    projector_hidden: Annotated[int | None, _own("Width of the projector's hidden layers.")] = None,
-    projector_out: Annotated[int | None, _own("Length of a projection.")] = None,
-    projector_layers: Annotated[int | None, _own("Linear layers of the projector.")] = None,
-    method: Annotated[str | None, _own("siamese, or mocov3 (predictor and momentum encoder).")] = None,
-    ema_momentum: Annotated[float | None, _own("Momentum of mocov3's momentum encoder at the start.")] = None,
+    arch: Annotated[str | None, setting("Backbone, by its timm or torchvision name.")] = None,
+    stem: Annotated[str | None, setting("imagenet, or small (ResNets on pictures of about 32 pixels).")] = None,
+    attention_heads: Annotated[int | None, setting("Attention heads of a ViT.")] = None,
+    projector_hidden: Annotated[int | None, setting("Width of the projector's hidden layers.")] = None,
+    projector_out: Annotated[int | None, setting("Length of a projection.")] = None,
+    projector_layers: Annotated[int | None, setting("Linear layers of the projector.")] = None,
+    method: Annotated[str | None, setting("siamese, or mocov3 (predictor and momentum encoder).")] = None,
+    ema_momentum: Annotated[float | None, setting("Momentum of mocov3's momentum encoder at the start.")] = None,
     freeze_patches: Annotated[
         bool | None,
-        _own("Whether mocov3 keeps a ViT's patch embedding fixed.", "--freeze-patches/--no-freeze-patches"),
+        setting("Whether mocov3 keeps a ViT's patch embedding fixed.", "--freeze-patches/--no-freeze-patches"),
     ] = None,
-    loss: Annotated[str | None, _own("groco, infonce or triplet.")] = None,
-    num_negatives: Annotated[int | None, _own("N, the strongest negatives of each anchor.", "--negatives")] = None,
-    beta: Annotated[float | None, _own("β, inverse temperature of the relaxed swaps.")] = None,
-    variant: Annotated[str | None, _own("paper, or official (the released code's loss).")] = None,
-    preorder: Annotated[bool | None, _own("Sort each group first.", "--preorder/--no-preorder")] = None,
+    loss: Annotated[str | None, setting("groco, infonce or triplet.")] = None,
+    num_negatives: Annotated[int | None, setting("N, the strongest negatives of each anchor.", "--negatives")] = None,
+    beta: Annotated[float | None, setting("β, inverse temperature of the relaxed swaps.")] = None,
+    variant: Annotated[str | None, setting("paper, or official (the released code's loss).")] = None,
+    preorder: Annotated[bool | None, setting("Sort each group first.", "--preorder/--no-preorder")] = None,
     stop_gradient: Annotated[
-        bool | None, _own("Gradients to the anchor alone.", "--stop-gradient/--no-stop-gradient")
+        bool | None, setting("Gradients to the anchor alone.", "--stop-gradient/--no-stop-gradient")
     ] = None,
-    temperature: Annotated[float | None, _own("Temperature of infonce.")] = None,
-    margin: Annotated[float | None, _own("Margin of triplet; may be inf.")] = None,
-    epochs: Annotated[int | None, _own("Passes over the training images.")] = None,
-    batch_size: Annotated[int | None, _own("Images a step.")] = None,
-    optimizer: Annotated[str | None, _own("sgd, lars or adamw.")] = None,
-    learning_rate: Annotated[float | None, _own("Learning rate for a batch of 256.", "--lr")] = None,
-    lr_scaling: Annotated[str | None, _own("How it grows with the batch: linear or sqrt.")] = None,
-    weight_decay: Annotated[float | None, _own("Weight decay.")] = None,
-    momentum: Annotated[float | None, _own("Momentum.")] = None,
-    warmup_epochs: Annotated[int | None, _own("Epochs of growing learning rate.")] = None,
-    augmentation: Annotated[str | None, _own("dino, mocov3, simclr, small or digits.")] = None,
-    views: Annotated[int | None, _own("Global views an image, each a positive.", "--views", "--global-views")] = None,
-    local_views: Annotated[int | None, _own("Smaller views, anchors only (multi-crop).")] = None,
-    image_size: Annotated[int | None, _own("Side of a view, pixels.")] = None,
-    local_size: Annotated[int | None, _own("Side of a local view, pixels.")] = None,
-    crop_scale: Annotated[tuple[float, float] | None, _own("Shares of the image that a view shows.")] = None,
-    local_crop_scale: Annotated[tuple[float, float] | None, _own("Likewise, of a local view.")] = None,
-    interpolation: Annotated[str | None, _own("bicubic or bilinear.")] = None,
-    brightness: Annotated[float | None, _own("Strength of its jitter.")] = None,
-    contrast: Annotated[float | None, _own("Strength of its jitter.")] = None,
-    saturation: Annotated[float | None, _own("Strength of its jitter.")] = None,
-    hue: Annotated[float | None, _own("Strength of its jitter, in turns.")] = None,
-    jitter: Annotated[float | None, _own("How often these are applied.")] = None,
-    grey: Annotated[float | None, _own("How often a view loses its colours.")] = None,
-    blur: Annotated[
-        list[float] | None, _own("How often a global view is blurred; given again, for each in turn.")
-    ] = None,
-    blur_sigma: Annotated[tuple[float, float] | None, _own("Standard deviations of the blur, pixels.")] = None,
-    solarise: Annotated[list[float] | None, _own("How often a global view is solarised; as --blur.")] = None,
-    flip: Annotated[float | None, _own("How often a view is mirrored.")] = None,
-    view_precision: Annotated[str | None, _own("What colours and blur are computed in: fp32 or bf16.")] = None,
-    on_bad_image: Annotated[str | None, _own("error, or skip: another image takes a bad one's place.")] = None,
+    temperature: Annotated[float | None, setting("Temperature of infonce.")] = None,
+    margin: Annotated[float | None, setting("Margin of triplet; may be inf.")] = None,
+    epochs: Annotated[int | None, setting("Passes over the training images.")] = None,
+    batch_size: Annotated[int | None, setting("Images a step.")] = None,
+    optimizer: Annotated[str | None, setting("sgd, lars or adamw.")] = None,
+    learning_rate: Annotated[float | None, setting("Learning rate for a batch of 256.", "--lr")] = None,
+    lr_scaling: Annotated[str | None, setting("How it grows with the batch: linear or sqrt.")] = None,
+    weight_decay: Annotated[float | None, setting("Weight decay.")] = None,
+    momentum: Annotated[float | None, setting("Momentum.")] = None,
+    warmup_epochs: Annotated[int | None, setting("Epochs of growing learning rate.")] = None,
+    augmentation: options.Augmentation = None,
+    views: options.Views = None,
+    local_views: options.LocalViews = None,
+    image_size: options.ImageSize = None,
+    local_size: options.LocalSize = None,
+    crop_scale: options.CropScale = None,
+    local_crop_scale: options.LocalCropScale = None,
+    interpolation: options.Interpolation = None,
+    brightness: options.JitterStrength = None,
+    contrast: options.JitterStrength = None,
+    saturation: options.JitterStrength = None,
+    hue: options.Hue = None,
+    jitter: options.Jitter = None,
+    grey: options.Grey = None,
+    blur: options.Blur = None,
+    blur_sigma: options.BlurSigma = None,
+    solarise: options.Solarise = None,
+    flip: options.Flip = None,
+    view_precision: options.ViewPrecision = None,
+    on_bad_image: Annotated[str | None, setting("error, or skip: another image takes a bad one's place.")] = None,
     class_mates: Annotated[
-        float | None, _own("Images of its own class that each image meets in its batch (the paper's Table 8d: 3).")
+        float | None, setting("Images of its own class that each image meets in its batch (the paper's Table 8d: 3).")
     ] = None,
-    subset: Annotated[int | None, _own("Only the first so many training images; 0 for all.")] = None,
-    save_every: Annotated[int | None, _own("Epochs between checkpoints.")] = None,
-    log_every: Annotated[int | None, _own("Steps between lines of metrics.jsonl.")] = None,
-    knn_every: Annotated[int | None, _own("Epochs between k-NN scores of the curve.")] = None,
+    subset: Annotated[int | None, setting("Only the first so many training images; 0 for all.")] = None,
+    save_every: Annotated[int | None, setting("Epochs between checkpoints.")] = None,
+    log_every: Annotated[int | None, setting("Steps between lines of metrics.jsonl.")] = None,
+    knn_every: Annotated[int | None, setting("Epochs between k-NN scores of the curve.")] = None,
     log_to: Annotated[
-        list[str] | None, _own("Send the metrics to tensorboard or wandb as well; may be given again.")
+        list[str] | None, setting("Send the metrics to tensorboard or wandb as well; may be given again.")
     ] = None,
     device: options.Device = None,
     precision: options.Precision = None,
