@@ -6,7 +6,7 @@ Both decode a JPEG to the same pixels; simplejpeg leaves out Pillow's copies, a 
 import io
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from PIL.ExifTags import Base
 from torch import Tensor
 
 _JPEG, _EXIF = b"\xff\xd8\xff", b"Exif\0\0"
+_PNG, _PNG_EXIF = b"\x89PNG\r\n", (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 _PLAIN = ("YCbCr", "RGB", "Gray")
 _UPRIGHT = 1  # EXIF's orientation of a picture that lies as it should
 _ON_ITS_SIDE = (5, 6, 7, 8)
@@ -123,6 +124,8 @@ class Encoded:
     def _orientation(self) -> int:
         if self._head.plain_jpeg and self.content.find(_EXIF, 0, 1 << 16) < 0:
             return _UPRIGHT
+        if self.content.startswith(_PNG) and not any(mark in self.content for mark in _PNG_EXIF):
+            return _UPRIGHT  # Pillow would decode the whole of it before it says so
         orientation = Image.open(io.BytesIO(self.content)).getexif().get(Base.Orientation, _UPRIGHT)
         return orientation if isinstance(orientation, int) else _UPRIGHT
 
@@ -153,6 +156,19 @@ def read(path: Path) -> Encoded:
     """
     with _named(str(path)):
         return Encoded(path.read_bytes(), str(path))
+
+
+def format_of(content: bytes) -> str:
+    """An image file's format by Pillow's name for it, such as "PNG"; "" where Pillow knows none.
+
+    Every JPEG is a "JPEG", also one that has further pictures behind the first, as some cameras and phones write them.
+    """
+    if content.startswith(_JPEG):
+        return "JPEG"
+    with suppress(Exception), warnings.catch_warnings():  # of damaged files Pillow raises whatever it trips over
+        warnings.simplefilter("ignore")
+        return Image.open(io.BytesIO(content)).format or ""
+    return ""
 
 
 @contextmanager

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, features
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 from torch import Tensor
 
-from groco_cli.data.decoding import BadImageError, Encoded, decode
+from groco_cli.data.decoding import BadImageError, Encoded, decode, format_of
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 GREY = RGB[..., 0]
@@ -122,6 +123,34 @@ def test_pictures_are_turned_upright_by_their_exif(decoded, orientation: int):
     exif[ORIENTATION] = orientation
     stored = np.ascontiguousarray(STORED[orientation](RGB))
     assert_same(decoded(Image.fromarray(stored), "png", exif=exif), channels_first(RGB))
+
+
+def png(**options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(RGB).save(buffer, format="png", **options)
+    return buffer.getvalue()
+
+
+def test_the_size_of_a_png_is_known_without_decoding_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(PngImageFile, "load", lambda self: pytest.fail("decoded"))
+    assert Encoded(png(), "a").size == RGB.shape[:2]
+
+
+def test_a_png_is_turned_by_whatever_pillow_finds_in_it():
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    profile, xmp = PngInfo(), PngInfo()
+    content = exif.tobytes()
+    profile.add_text("Raw profile type exif", f"\nexif\n{len(content):8}\n{content.hex()}\n", zip=True)
+    xmp.add_itxt("XML:com.adobe.xmp", '<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>', zip=True)
+    for stored in (png(exif=exif), png(pnginfo=profile), png(pnginfo=xmp)):
+        assert Image.open(io.BytesIO(stored)).getexif()[ORIENTATION] == 6
+        assert Encoded(stored, "a").size == RGB.shape[1::-1]
+        assert_same(decode(stored), channels_first(np.rot90(RGB, -1)))
+
+
+def test_formats_are_named_as_pillow_names_them():
+    assert [format_of(content) for content in (png(), jpeg(), b"", b"no picture")] == ["PNG", "JPEG", "", ""]
 
 
 def test_real_jpegs_are_decoded_as_pillow_does_and_turned(imagenet_jpegs: Path):
