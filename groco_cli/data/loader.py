@@ -42,7 +42,7 @@ from groco_cli.errors import GrocoError
 ON_BAD_IMAGE = ("error", "skip")
 _AFFINE_DRAWS = 4
 _CACHED = 2**18  # values that a CPU changes at a time, one image of 224 pixels: all it does to them stays in its cache
-_TOO_MANY = 0.01  # of all images: then it is not single bad files, but something is wrong
+_FEW = 500  # images that are decoded sooner than processes are started
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class ViewLoader:
             if name not in self.bad:
                 self.bad[name] = reason
                 console.warn(f"skipped {name}: {reason}; another image takes its place")
-        if len(self.bad) > max(1, _TOO_MANY * len(self.source)):
+        if too_many(len(self.bad), len(self.source)):
             raise GrocoError(
                 f"{len(self.bad)} of {len(self.source):,} images cannot be decoded, the last of them {bad[-1].name}",
                 "more than one in a hundred: look at the files; groco data counts the bad ones",
@@ -246,14 +246,27 @@ def evaluation_batches(
         yield samples, transform.normalisation(pictures.to(device, non_blocking=True).float().div_(255))
 
 
+def too_many(bad: int, images: int) -> bool:
+    """Whether more than one image in a hundred is bad: then it is not single files, but something is wrong."""
+    return bad > max(1, images / 100)
+
+
 def default_workers(device: torch.device) -> int:
     """Worker processes where none are asked for: all cores but one beside a GPU, none beside a CPU's own work.
 
     Threads that compute on a CPU wait for each other actively, and a worker that takes the core of one makes all wait:
     decoding in between is much faster.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if device.type == "cpu" else max(1, min(16, cores - 1))
+    return 0 if device.type == "cpu" else max(1, min(16, _usable_cores() - 1))
+
+
+def decoding_workers(images: int) -> int:
+    """Worker processes where none are asked for and nothing but decoding is to be done: a core each, none for few."""
+    return 0 if images <= _FEW else min(16, _usable_cores())
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Requests:
@@ -268,7 +281,7 @@ class Requests:
 
 def worker_loader(
     dataset: Any, batches: Any, workers: int, device: torch.device, *, persistent: bool = False
-) -> "DataLoader[Prepared]":
+) -> "DataLoader[Any]":
     """A DataLoader over a data set of `workers`, which makes whole batches itself.
 
     Args:

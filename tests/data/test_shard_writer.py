@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import webdataset
+from PIL import Image
 
 from groco_cli.data.digits import digits
 from groco_cli.data.shard_writer import write_shards
@@ -86,3 +87,46 @@ def test_names_that_do_not_fit_the_labels_are_refused(tmp_path: Path):
 def test_no_image_a_shard_is_refused(tmp_path: Path):
     with pytest.raises(UsageError):
         write_shards(MemorySource(*digits(train=False), ()), tmp_path, 0)
+
+
+@pytest.fixture
+def with_bad_ones(picture_folder: Callable[..., Path]) -> FileSource:
+    """Seven pictures of two classes, of which the first, the fourth and the last cannot be decoded."""
+    folder = picture_folder(*(f"{i}.png" for i in range(7)))
+    paths = tuple(sorted(folder.iterdir()))
+    for bad in (0, 3, 6):
+        paths[bad].write_bytes(paths[bad].read_bytes()[:50])
+    return FileSource(paths, torch.tensor([0, 1, 0, 1, 1, 1, 0]), ("a", "b"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_images_are_left_out_and_named_where_asked(
+    with_bad_ones: FileSource, tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int
+):
+    counted: list[int] = []
+    out = tmp_path / "shards"
+    paths = write_shards(with_bad_ones, out, 2, on_bad_image="skip", workers=workers, advance=counted.append)
+    assert len(paths) == 2
+    assert sum(counted) == 7
+    assert_same(reopened(out, tmp_path), with_bad_ones.subset(torch.tensor([1, 2, 4, 5])))
+    said = capsys.readouterr().err
+    assert said.count("left out") == 3
+    assert all(str(with_bad_ones.paths[bad]) in said for bad in (0, 3, 6))
+
+
+def test_workers_write_the_same_bytes(imagenet_jpegs: Path, tmp_path: Path):
+    source = first(open_dataset(str(imagenet_jpegs), tmp_path).train, 70)
+    alone, together = (write_shards(source, tmp_path / str(n), 30, workers=n) for n in (0, 2))
+    assert [path.read_bytes() for path in alone] == [path.read_bytes() for path in together]
+
+
+def test_a_jpeg_with_further_pictures_behind_the_first_is_copied(tmp_path: Path):
+    """As some phones write them; Pillow calls them MPO."""
+    path = tmp_path / "phone.jpg"
+    one, other = (Image.new("RGB", (20, 10), colour) for colour in ("red", "blue"))
+    one.save(path, "MPO", save_all=True, append_images=[other])
+    assert Image.open(path).format == "MPO"
+    source = FileSource((path,), None, ())
+    write_shards(source, tmp_path / "shards")
+    assert reopened(tmp_path / "shards", tmp_path).open(0).content == path.read_bytes()
+    assert_same(reopened(tmp_path / "shards", tmp_path), source)
