@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMANDS = ("", "pretrain", "recipes", "knn", "retrieve", "transfer", "convert", "toy", "bench", "bench loss", "bench data")
+COMMANDS = (
+    *("", "data", "recipes", "pretrain", "knn", "retrieve", "transfer", "convert", "toy"),
+    *("bench", "bench data", "bench loss"),
+)
 
 
 def reference() -> str:

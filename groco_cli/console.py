@@ -97,6 +97,11 @@ def listing(rows: Sequence[Sequence[str]]) -> Table:
     return made
 
 
+def printable(text: str) -> str:
+    """A text with a question mark for what cannot be printed: names of files may hold bytes that are no text."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def progress(description: str, total: int) -> tuple[Progress, TaskID]:
     """A progress bar on stderr, invisible where stderr is no terminal or -q was given.
 

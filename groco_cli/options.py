@@ -34,7 +34,7 @@ Data = Annotated[
 ]
 DataArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[PATH|NAME]", help=_DATA, envvar="GROCO_DATA", show_default=False),
+    typer.Argument(metavar="PATH|NAME", help=_DATA, envvar="GROCO_DATA", show_default=False),
 ]
 DataRoot = Annotated[
     Path | None,

@@ -57,6 +57,15 @@ def test_the_readme_tells_the_truth_and_the_demo_learns(tmp_path):
     assert (tmp_path / "toy.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
+def test_the_page_on_data_shows_what_is_printed(tmp_path):
+    shown = sessions(ROOT / "docs/data.md")
+    assert [command for command, _ in shown] == ["groco data digits"]
+    for command, output in shown:
+        printed = typed(command, tmp_path)
+        assert agrees(output, printed), f"$ {command}\n{printed}"
+
+
 def test_the_demo_is_what_the_readme_shows():
     recipe = (ROOT / "Makefile").read_text().partition("\ndemo:")[2].partition("\n\n")[0]
     commands = re.findall(r"\$\(BIN\)/(groco .*)", recipe)
@@ -90,5 +99,5 @@ def test_the_pages_python_runs(page, tmp_path, monkeypatch):
 
 
 def test_every_command_has_a_page():
-    for page in ("pretrain", "knn", "transfer", "convert", "toy", "bench"):
+    for page in ("data", "pretrain", "knn", "retrieve", "transfer", "convert", "toy", "bench"):
         assert (ROOT / f"docs/{page}.md").exists()

@@ -45,6 +45,16 @@ class View:
     affine: Affine | None = None
     photometric: Photometric = field(default_factory=Photometric)
 
+    def __str__(self) -> str:
+        shown = (
+            "the whole picture" if min(self.crop_scale) == 1 else f"crop of {_percent(*self.crop_scale)} of the area"
+        )
+        parts = [f"{shown}, {self.interpolation}"]
+        if self.affine is not None:
+            low, high = self.affine.zoom
+            parts.append(f"turn ±{self.affine.rotation:g} rad, zoom {low:g}–{high:g}, shift ±{self.affine.shift:g}")
+        return "; ".join([*parts, *_described(self.photometric)])
+
 
 def dino(views: int, local_views: int, size: int, local_size: int) -> tuple[View, ...]:
     """DINO views as the released code has them: odd ones always blurred, even ones seldom, but solarised."""
@@ -111,3 +121,25 @@ AUGMENTATIONS: dict[str, Callable[[int, int, int, int], tuple[View, ...]]] = {
     "small": small,
     "digits": digits,
 }
+
+
+def _described(settings: Photometric) -> list[str]:
+    """The changes that are made, each with how often and how strong."""
+    strengths = {name: getattr(settings, name) for name in ("brightness", "contrast", "saturation", "hue")}
+    low, high = settings.blur_sigma
+    changes = {
+        "flip": (settings.flip_probability, ""),
+        "jitter": (settings.jitter_probability, ", ".join(f"{name} {s:g}" for name, s in strengths.items() if s)),
+        "grey": (settings.grey_probability, ""),
+        "blur": (settings.blur_probability, f"σ {low:g}–{high:g} px"),
+        "solarise": (settings.solarise_probability, ""),
+    }
+    return [
+        f"{name} {_percent(often)}" + f" ({strength})" * bool(strength)
+        for name, (often, strength) in changes.items()
+        if often
+    ]
+
+
+def _percent(*shares: float) -> str:
+    return "–".join(f"{100 * share:g}" for share in shares) + "\N{NO-BREAK SPACE}%"

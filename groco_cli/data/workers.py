@@ -109,13 +109,18 @@ class CroppedViews(Dataset[Prepared]):
         """The views' crops of one picture, uint8 [3, size, size]."""
         picture = self.source.open(sample)
         height, width = picture.size
-        count = len(self.views)
-        draws = uniforms(CROP_DRAWS, seed=self.seed, epoch=epoch, view=np.arange(count), samples=np.full(count, sample))
-        boxes = crop_boxes(draws, np.full(count, height), np.full(count, width), scale=self._scales, ratio=self._ratios)
+        boxes = self.boxes(epoch, sample, height, width)
         pixels = picture.pixels(_shrink(boxes, self.views))
         if pixels.shape[1:] != (height, width):
             boxes = _scaled(boxes, pixels.shape[1] / height, pixels.shape[2] / width)
         return [_resized_crop(pixels, box, view) for box, view in zip(boxes.tolist(), self.views, strict=True)]
+
+    def boxes(self, epoch: int, sample: int, height: int, width: int) -> NDArray[np.int64]:
+        """Where each view lies in a picture of that size; [views, 4] top, left, height, width."""
+        count = len(self.views)
+        draws = uniforms(CROP_DRAWS, seed=self.seed, epoch=epoch, view=np.arange(count), samples=np.full(count, sample))
+        sides = np.full(count, height), np.full(count, width)
+        return crop_boxes(draws, *sides, scale=self._scales, ratio=self._ratios)
 
     def _substitute(self, request: Request, bad: int, attempt: int) -> int:
         """A picture from outside the batch, for each bad one always the same."""

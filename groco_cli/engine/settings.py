@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
+
 from groco_cli.data.loader import ON_BAD_IMAGE
 from groco_cli.data.views import AUGMENTATIONS, View
 from groco_cli.devices import PRECISIONS
@@ -114,6 +116,11 @@ class ViewSettings:
             "photometric": replace(view.photometric, **_given(photometric)),
         }
         return replace(view, **_given(crop))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What colours and blur are computed in."""
+        return torch.bfloat16 if self.view_precision == "bf16" else torch.float32
 
     @property
     def evaluation_resize(self) -> int:

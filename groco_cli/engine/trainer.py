@@ -72,7 +72,7 @@ def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> 
         device=device,
         workers=workers,
         on_bad_image=settings.data.on_bad_image,
-        dtype=torch.bfloat16 if settings.views.view_precision == "bf16" else torch.float32,
+        dtype=settings.views.dtype,
     )
     torch.manual_seed(settings.run.seed)
     model = build_method(settings).to(memory_format=torch.channels_last).to(device)

@@ -60,3 +60,15 @@ def test_digits_are_never_mirrored():
     view, _ = AUGMENTATIONS["digits"](2, 0, 32, 16)
     assert view.photometric.flip_probability == 0
     assert view.affine is not None
+
+
+def test_a_view_says_what_is_done_to_it():
+    percent = "\N{NO-BREAK SPACE}%"
+    odd, even, local = (str(view).replace(percent, "%") for view in AUGMENTATIONS["dino"](2, 1, 224, 96))
+    jitter = "flip 50%; jitter 80% (brightness 0.4, contrast 0.4, saturation 0.2, hue 0.1); grey 20%"
+    assert odd == f"crop of 14–100% of the area, bicubic; {jitter}; blur 100% (σ 0.1–2 px)"
+    assert even == f"crop of 14–100% of the area, bicubic; {jitter}; blur 10% (σ 0.1–2 px); solarise 20%"
+    assert local == f"crop of 5–14% of the area, bicubic; {jitter}; blur 50% (σ 0.1–2 px)"
+    turned = str(AUGMENTATIONS["digits"](1, 0, 32, 16)[0])
+    assert turned.startswith("the whole picture, bilinear; turn ±0.35 rad, zoom 0.7–1.4, shift ±0.3; jitter 80")
+    assert "flip" not in turned

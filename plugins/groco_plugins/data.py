@@ -1,0 +1,242 @@
+"""`groco data`: what groco sees in a data set, and the views it makes of it; or the set as shards."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from groco_cli import console, options
+from groco_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from groco_cli.data.sources import Dataset, Source
+    from groco_cli.data.survey import Survey
+
+_OF_VIEWS_AND_DATA = (
+    *("data", "data_root", "workers", "seed", "augmentation", "views", "local_views", "image_size", "local_size"),
+    *("crop_scale", "local_crop_scale", "interpolation", "brightness", "contrast", "saturation", "hue", "jitter"),
+    *("grey", "blur", "blur_sigma", "solarise", "flip", "view_precision", "on_bad_image"),
+)
+_PARTS = {"train": "training", "test": "held-out"}
+_MEASURES = {
+    "width": ("width", 1, 0),
+    "height": ("height", 1, 0),
+    "file_size": ("file, kB", 1000, 1),
+    "class_size": ("images a class", 1, 0),
+}
+_LISTED = 20
+
+
+def data(
+    data: options.DataArgument = None,
+    recipe: options.Recipe = None,
+    config: options.Config = None,
+    decode: Annotated[
+        str, typer.Option(help="How many images to decode whole, evenly spread, or all; of each the head is read.")
+    ] = "10000",
+    sheet: Annotated[
+        Path | None, typer.Option(help="The contact sheet's file, .png.", show_default="contact-sheet.png")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Pictures on the sheet.")] = 5,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs whose views it shows of each.")] = 1,
+    augmentation: options.Augmentation = None,
+    views: options.Views = None,
+    local_views: options.LocalViews = None,
+    image_size: options.ImageSize = None,
+    local_size: options.LocalSize = None,
+    crop_scale: options.CropScale = None,
+    local_crop_scale: options.LocalCropScale = None,
+    interpolation: options.Interpolation = None,
+    brightness: options.JitterStrength = None,
+    contrast: options.JitterStrength = None,
+    saturation: options.JitterStrength = None,
+    hue: options.Hue = None,
+    jitter: options.Jitter = None,
+    grey: options.Grey = None,
+    blur: options.Blur = None,
+    blur_sigma: options.BlurSigma = None,
+    solarise: options.Solarise = None,
+    flip: options.Flip = None,
+    view_precision: options.ViewPrecision = None,
+    to_shards: Annotated[
+        Path | None, typer.Option(help="Write WebDataset shards to this folder, and do nothing else.")
+    ] = None,
+    images_per_shard: Annotated[int, typer.Option(min=1, help="Images in each shard.")] = 1000,
+    on_bad_image: Annotated[str | None, options.setting("For --to-shards: error, or skip to leave it out.")] = None,
+    data_root: options.DataRoot = None,
+    workers: options.Workers = None,
+    seed: options.Seed = None,
+    as_json: options.Json = False,
+) -> None:
+    """Say what groco sees in a data set, and draw the views it becomes.
+
+    Counts images and classes, measures sizes, finds broken files, and writes a contact sheet: pictures, and beside each
+    the views that groco pretrain draws of it with the same options. Or, with --to-shards, writes WebDataset shards.
+    """
+    given = {name: value for name, value in locals().items() if name in _OF_VIEWS_AND_DATA}
+
+    from groco_cli.data.sources import data_root as root_of
+    from groco_cli.data.sources import open_dataset
+    from groco_cli.engine import configuration
+
+    settings = configuration.resolve(recipe, config, configuration.by_section(given))
+    if not settings.data.data:
+        raise UsageError(f"the recipe {settings.recipe} names no images", "type groco data FOLDER")
+    if to_shards and sheet:
+        raise UsageError("--to-shards does nothing else", "leave out --sheet, or type groco data without --to-shards")
+    to_decode, picture = _count(decode), _checked(sheet or Path("contact-sheet.png"))
+    dataset = open_dataset(settings.data.data, root_of(settings.data.data_root))
+    if to_shards:
+        shards = _written(dataset, to_shards, images_per_shard, settings.data.on_bad_image, workers)
+        listed = [[_PARTS[part], f"{len(paths):,} shards in {paths[0].parent}"] for part, paths in shards.items()]
+        names = {part: [str(path) for path in paths] for part, paths in shards.items()}
+        console.result({"data": dataset.name, "shards": names}, console.listing(listed), as_json=as_json)
+        console.note(f"now type: groco data {to_shards}")
+        return
+
+    from groco_cli.data.contact_sheet import ContactSheet
+    from groco_cli.files import atomic_write, check_writable
+
+    check_writable(picture)
+    found = _surveyed(dataset, to_decode, workers)
+    drawn = ContactSheet(
+        source=dataset.train,
+        views=settings.views.draw(),
+        global_views=settings.views.views,
+        rows=rows,
+        epochs=epochs,
+        seed=settings.run.seed,
+        dtype=settings.views.dtype,
+        title=f"{dataset.name}, {settings.views.augmentation} augmentations",
+    ).draw()
+    with atomic_write(picture) as temporary:
+        drawn.save(temporary)
+    facts = {part: _record(one) for part, one in found.items()}
+    console.result(
+        {"data": dataset.name, "recipe": settings.recipe, "sheet": str(picture), **facts},
+        _shown(dataset.name, found),
+        as_json=as_json,
+    )
+    for part, one in found.items():
+        _warn(part, one)
+    console.note(f"contact sheet: {picture}")
+
+
+def _count(decode: str) -> int | None:
+    """What --decode says; None for all."""
+    if decode == "all":
+        return None
+    if not decode.isdecimal():
+        raise UsageError(f"--decode {decode} is no number", "type --decode 10000 or --decode all")
+    return int(decode)
+
+
+def _checked(sheet: Path) -> Path:
+    if sheet.suffix.lower() != ".png":
+        raise UsageError(f"--sheet {sheet} does not end in .png", f"type --sheet {sheet.with_suffix('.png')}")
+    return sheet
+
+
+def _parts(dataset: "Dataset") -> dict[str, "Source"]:
+    return {"train": dataset.train} | ({"test": dataset.test} if dataset.test else {})
+
+
+def _written(
+    dataset: "Dataset", out: Path, images_per_shard: int, on_bad_image: str, workers: int | None
+) -> dict[str, list[Path]]:
+    """The shards of each part: in the folder itself, or in its folders train and val where something is held out."""
+    from groco_cli.data.shard_writer import write_shards
+
+    folders = {"train": out / "train", "test": out / "val"} if dataset.test else {"train": out}
+    written = {}
+    for part, source in _parts(dataset).items():
+        bar, task = console.progress(f"writing {_PARTS[part]} images", len(source))
+        with bar:
+            written[part] = write_shards(
+                source,
+                folders[part],
+                images_per_shard,
+                on_bad_image=on_bad_image,
+                workers=workers,
+                advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
+            )
+    return written
+
+
+def _surveyed(dataset: "Dataset", to_decode: int | None, workers: int | None) -> dict[str, "Survey"]:
+    from groco_cli.data.survey import survey
+
+    found = {}
+    for part, source in _parts(dataset).items():
+        bar, task = console.progress(f"looking at {_PARTS[part]} images", len(source))
+        with bar:
+            found[part] = survey(
+                source,
+                decode=to_decode,
+                workers=workers,
+                advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
+            )
+    return found
+
+
+def _record(found: "Survey") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    classes = {"names": list(found.classes), "images": found.class_sizes.tolist()} if found.classes else None
+    return {
+        "images": found.images,
+        "classes": classes,
+        **found.quantiles(),
+        "formats": found.formats,
+        "decoded": found.decoded,
+        "broken": [asdict(one) for one in found.broken],
+    }
+
+
+def _shown(name: str, found: Mapping[str, "Survey"]) -> "RenderableType":
+    """A line a part, then what varies, from the smallest to the largest."""
+    columns = ["", "min", "5 %", "median", "95 %", "max"]
+    rows = [
+        [f"{_PARTS[part]}: {label}", *(f"{value / unit:,.{digits}f}" for value in one.quantiles()[measure].values())]
+        for part, one in found.items()
+        for measure, (label, unit, digits) in _MEASURES.items()
+        if measure in one.quantiles()
+    ]
+    broken = [each for one in found.values() for each in one.broken]
+    said = [f"{_PARTS[part]}: {_summary(one)}" for part, one in found.items()]
+    listed = [f"broken: {each.name}: {each.reason}" for each in broken[:_LISTED]]
+    more = [f"and {len(broken) - _LISTED:,} more; --json lists all"] if len(broken) > _LISTED else []
+    above, below = (console.printable("\n".join(lines)) for lines in ([name, *said], listed + more))
+    return console.titled(above, console.table(columns, rows), below)
+
+
+def _summary(found: "Survey") -> str:
+    empty = int((found.class_sizes == 0).sum())
+    classes = f"{len(found.classes):,} classes" + f" ({empty:,} of them without an image)" * bool(empty)
+    formats = ", ".join(f"{count:,} {name}" for name, count in found.formats.items())
+    decoded = "all" if found.decoded == found.images else f"{found.decoded:,}, evenly spread,"
+    return "; ".join(
+        [
+            f"{found.images:,} images",
+            classes if found.classes else "no labels",
+            formats or "in memory",
+            f"{decoded} decoded",
+            f"{len(found.broken) or 'none'} broken",
+        ]
+    )
+
+
+def _warn(part: str, found: "Survey") -> None:
+    """Of broken files: what a run would do."""
+    from groco_cli.data.loader import too_many
+
+    bad = len(found.broken)
+    if not bad:
+        return
+    run = "groco pretrain stops at the first; replace them or move them away"
+    if not too_many(bad, found.images):
+        run += ", or type --on-bad-image skip there"
+    console.warn(f"{bad:,} of {found.images:,} {_PARTS[part]} images cannot be decoded: {run}")
