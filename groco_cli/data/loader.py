@@ -58,15 +58,15 @@ class Share:
     processes: int = 1
 
     def of(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
-        """This process's part of a batch."""
-        each = len(batch) // self.processes
-        return batch[self.process * each : (self.process + 1) * each]
+        """This process's part of a batch; where a rest does not divide, the first processes have one image more."""
+        return np.array_split(batch, self.processes)[self.process]
 
 
 class ViewLoader:
     """Shuffled batches of augmented views, without end: one call of `epoch` an epoch.
 
-    Each epoch takes `len(source) // batch_size` batches of a new order; what is over comes in later epochs.
+    Each epoch takes `len(source) // batch_size` batches of a new order; what is over comes in later epochs, or in
+    a last, smaller batch.
 
     Args:
         source: The images.
@@ -81,6 +81,7 @@ class ViewLoader:
         on_bad_image: "error", or "skip": a bad image's place goes to another one of no batch-mate's number, the bad
             one is named once, and more than one in a hundred are an error.
         dtype: What colours and blur are computed in; views are float32 in any case.
+        drop_last: Whether what is over is left to later epochs; a rest of fewer images than processes always is.
     """
 
     def __init__(
@@ -97,10 +98,11 @@ class ViewLoader:
         share: Share = Share(),
         on_bad_image: str = "error",
         dtype: torch.dtype = torch.float32,
+        drop_last: bool = True,
     ) -> None:
         self.source, self.views, self.batch_size, self.order = source, tuple(views), batch_size, order
         self.normalisation, self.seed, self.device, self.share = normalisation, seed, device, share
-        self.dtype = dtype
+        self.dtype, self.drop_last = dtype, drop_last
         self.bad: dict[str, str] = {}
         self._pictures = source.images.to(device) if isinstance(source, MemorySource) else None
         self._files = None
@@ -111,7 +113,13 @@ class ViewLoader:
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return len(self.source) // self.batch_size
+        whole, over = divmod(len(self.source), self.batch_size)
+        return whole + (not self.drop_last and over >= self.share.processes)
+
+    def batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        """The numbers of the images in each batch of an epoch, over all processes."""
+        order = self.order(epoch)
+        return [order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self))]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Tensor]]:
         """The batches of one epoch.
@@ -126,7 +134,7 @@ class ViewLoader:
         Raises:
             GrocoError: If an image cannot be decoded, or too many cannot where they are skipped.
         """
-        batches = self.order(epoch)[: len(self) * self.batch_size].reshape(len(self), self.batch_size)[start:]
+        batches = self.batches(epoch)[start:]
         if self._files is not None:
             return ahead(self._crops_from_files(epoch, batches), lambda crops: self.finish(epoch, *crops), self.device)
         samples = map(self.share.of, batches)
@@ -161,7 +169,7 @@ class ViewLoader:
             crops.append(resized_crops(chosen, boxes, view.size, view.interpolation))
         return _Crops(samples, crops)
 
-    def _crops_from_files(self, epoch: int, batches: NDArray[np.int64]) -> Iterator["_Crops"]:
+    def _crops_from_files(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> Iterator["_Crops"]:
         assert self._files is not None
         self._requests.now = (Request(epoch, self.share.of(batch), batch) for batch in batches)
         for batch in self._files:

@@ -28,15 +28,18 @@ class EvaluationTransform:
         resize: Length of the shorter side, pixels; 256 for 224 as published.
         crop: Side of the square cut from the centre, pixels.
         normalisation: That of pre-training.
+        interpolation: "bicubic", as k-NN is published, or "bilinear", as the linear probe.
     """
 
     resize: int
     crop: int
     normalisation: Normalisation
+    interpolation: str = "bicubic"
 
     def pixels(self, image: Tensor) -> Tensor:
-        """Resize (bicubic, antialiased) and crop; uint8 [..., 3, H, W] to uint8 [..., 3, crop, crop]."""
+        """Resize (antialiased) and crop; uint8 [..., 3, H, W] to uint8 [..., 3, crop, crop]."""
         if min(image.shape[-2:]) != self.resize:
-            image = tvf.resize(image, [self.resize], interpolation=tvf.InterpolationMode.BICUBIC, antialias=True)
+            mode = tvf.InterpolationMode(self.interpolation)
+            image = tvf.resize(image, [self.resize], interpolation=mode, antialias=True)
         cropped: Tensor = tvf.center_crop(image, [self.crop, self.crop])
         return cropped

@@ -1,10 +1,11 @@
 """Features of a whole source: every image once, each in the row of its number."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from groco_cli import devices
 from groco_cli.data.loader import dead_workers_explained, evaluation_batches
 from groco_cli.data.sources import Source
 from groco_cli.data.transforms import EvaluationTransform, Normalisation
@@ -12,12 +13,13 @@ from groco_cli.errors import GrocoError
 from groco_cli.models import Encoder, EncoderMetadata
 
 
-def evaluation_transform(metadata: EncoderMetadata) -> EvaluationTransform:
-    """How the encoder of a checkpoint is shown pictures: its checkpoint says it all."""
+def evaluation_transform(metadata: EncoderMetadata, interpolation: str = "bicubic") -> EvaluationTransform:
+    """How the encoder of a checkpoint is shown pictures: its checkpoint says it all but the protocol's resize."""
     return EvaluationTransform(
         resize=metadata.resize,
         crop=metadata.image_size,
         normalisation=Normalisation(mean=metadata.mean, std=metadata.std),
+        interpolation=interpolation,
     )
 
 
@@ -49,21 +51,69 @@ def extract_features(
         GrocoError: If an image cannot be decoded, a feature is not finite, or a worker died.
     """
     features = torch.full((len(source), encoder.feature_dim), torch.nan)
-    shown = torch.zeros(len(source), dtype=torch.bool)
+    batches = feature_batches(
+        encoder,
+        source,
+        evaluation_transform(encoder.metadata),
+        device=device,
+        workers=workers,
+        batch_size=batch_size,
+        on_bad_image=on_bad_image,
+    )
+    for numbers, seen in batches:
+        features[numbers] = seen
+        advance(len(seen))
+    return features
+
+
+def feature_batches(
+    encoder: Encoder,
+    source: Source,
+    transform: EvaluationTransform,
+    *,
+    device: torch.device,
+    workers: int,
+    batch_size: int = 256,
+    on_bad_image: str = "error",
+    precision: str = "fp32",
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Run an encoder over every image of a source, in evaluation mode, batch by batch.
+
+    Args:
+        encoder: The encoder; moved to the device, its training mode put back afterwards.
+        source: The images.
+        transform: How they are shown.
+        device: Where to compute.
+        workers: Processes that decode.
+        batch_size: Images a forward pass.
+        on_bad_image: "error", or "skip" to leave out images that cannot be decoded.
+        precision: Of the forward pass: "fp32", "bf16" or "fp16".
+
+    Yields:
+        The images' numbers, int64 [b], in the order of the source, and their features, float32 [b, feature_dim], on
+        the CPU.
+
+    Raises:
+        GrocoError: If an image cannot be decoded, a feature is not finite, or a worker died.
+    """
     training = encoder.training
     encoder.to(device).eval()
-    transform = evaluation_transform(encoder.metadata)
     batches = evaluation_batches(
         source, transform, batch_size=batch_size, device=device, workers=workers, on_bad_image=on_bad_image
     )
-    with dead_workers_explained(), torch.inference_mode():
-        for numbers, images in batches:
-            features[numbers] = encoder(images).float().cpu()
-            shown[numbers] = True
-            advance(len(images))
-    encoder.train(training)
-    diverged = shown & ~features.isfinite().all(dim=1)
-    if diverged.any():
-        name = source.name_of(int(diverged.nonzero()[0]))
+    try:
+        with dead_workers_explained():
+            for numbers, images in batches:
+                with torch.inference_mode(), devices.autocast(device, precision):
+                    features = encoder(images).float().cpu()
+                _check_finite(features, numbers, source)
+                yield numbers, features
+    finally:
+        encoder.train(training)
+
+
+def _check_finite(features: Tensor, numbers: Tensor, source: Source) -> None:
+    diverged = (~features.isfinite().all(dim=1)).nonzero()
+    if len(diverged):
+        name = source.name_of(int(numbers[diverged[0]]))
         raise GrocoError(f"the encoder's feature of {name} is not finite", "the checkpoint is damaged or diverged")
-    return features

@@ -74,8 +74,12 @@ def named_checkpoints(paths: Sequence[Path]) -> dict[str, Path]:
     return {str(path): path for path in paths}
 
 
-def check_labels(dataset: Dataset) -> None:
+def check_labels(dataset: Dataset, classifier: str = "k-NN") -> None:
     """Check that a data set can be classified.
+
+    Args:
+        dataset: The data set.
+        classifier: What an error calls that which wants the labels.
 
     Raises:
         GrocoError: If it has no labels, or a single class.
@@ -83,12 +87,13 @@ def check_labels(dataset: Dataset) -> None:
     for part in (dataset.train, dataset.test):
         if part is not None and part.labels is None:
             raise GrocoError(
-                f"--data {dataset.name} has no labels", "k-NN needs a sub-folder a class, in train and val alike"
+                f"--data {dataset.name} has no labels",
+                f"{classifier} needs a sub-folder a class, in train and val alike",
             )
     if len(dataset.train.classes) < 2:
         raise GrocoError(
             f"--data {dataset.name} has one class ({dataset.train.classes[0]}); there is nothing to tell apart",
-            "k-NN needs two sub-folders or more",
+            f"{classifier} needs two sub-folders or more",
         )
 
 

@@ -4,8 +4,9 @@ A source counts its images from 0 in an order that never changes; an image's num
 (the views drawn of it, the features written of it). Sources hold no open files, so they may be copied to workers.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -62,6 +63,14 @@ class Source(ABC):
     @abstractmethod
     def subset(self, numbers: Tensor) -> Self:
         """Some of the images, in the order asked for; `numbers` is int64 [k]."""
+
+    def fingerprint(self) -> str:
+        """A hash that changes with the pictures or their order; reads every file where a source knows nothing quicker.
+
+        Raises:
+            GrocoError: If a picture's file cannot be read.
+        """
+        return fingerprint_of(self.open(index).content for index in range(len(self)))
 
     def load(self, index: int) -> Tensor:
         """A picture's pixels, uint8 [3, H, W]; raises `BadImageError` where it cannot be decoded."""
@@ -124,6 +133,10 @@ class MemorySource(Source):
         kept = numbers if self.numbers is None else self.numbers[numbers]
         return type(self)(self.images[numbers], labels_of(self, numbers), self.classes, self.name, kept)
 
+    def fingerprint(self) -> str:
+        """A hash of the pixels."""
+        return fingerprint_of([str(tuple(self.images.shape)).encode(), self.images.contiguous().numpy().data])
+
 
 @dataclass(frozen=True)
 class FileSource(Source):
@@ -153,6 +166,10 @@ class FileSource(Source):
     def subset(self, numbers: Tensor) -> Self:
         """Some of the pictures, in the order asked for."""
         return type(self)(tuple(self.paths[i] for i in numbers.tolist()), labels_of(self, numbers), self.classes)
+
+    def fingerprint(self) -> str:
+        """A hash of the files' paths, sizes and times."""
+        return fingerprint_of(map(file_stamp, self.paths))
 
 
 @dataclass(frozen=True)
@@ -193,6 +210,35 @@ def first(source: Source, count: int) -> Source:
 def labels_of(source: Source, numbers: Tensor) -> Tensor | None:
     """The labels of some images; None where there are none."""
     return None if source.labels is None else source.labels[numbers]
+
+
+def fingerprint_of(parts: Iterable[bytes | memoryview]) -> str:
+    """A hash of bytes, of where each part ends too.
+
+    Raises:
+        GrocoError: If a picture among them cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        for part in parts:
+            digest.update(memoryview(part).nbytes.to_bytes(8, "little"))
+            digest.update(part)
+    except BadImageError as error:
+        raise GrocoError(str(error), "replace the file or move it away") from error
+    return digest.hexdigest()
+
+
+def file_stamp(path: Path) -> bytes:
+    """What changes when a file does: its path, size and time.
+
+    Raises:
+        GrocoError: If it is not there.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise GrocoError(f"{path}: cannot be read ({error.strerror or error})", "check that it is there") from error
+    return f"{path.absolute()}\n{status.st_size}\n{status.st_mtime_ns}".encode("utf-8", "surrogatepass")
 
 
 def held_out_part(parts: Sequence[str]) -> str | None:

@@ -26,6 +26,8 @@ from groco_cli.data.sources.base import (
     Picture,
     Source,
     check_decodable,
+    file_stamp,
+    fingerprint_of,
     held_out_part,
     labels_of,
 )
@@ -87,6 +89,10 @@ class ShardSource(Source):
         return type(self)(
             self.paths, self.indexes, self.places[numbers.numpy()], labels_of(self, numbers), self.classes
         )
+
+    def fingerprint(self) -> str:
+        """A hash of the shards' paths, sizes and times, and of which samples are taken."""
+        return fingerprint_of([*map(file_stamp, self.paths), np.ascontiguousarray(self.places).data])
 
 
 def is_pattern(data: str) -> bool:
