@@ -1,0 +1,217 @@
+"""`groco linprobe`: train a linear classifier on a frozen encoder; the work is `groco_cli.evaluation`."""
+
+import signal
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from groco_cli import console, options
+from groco_cli.errors import GrocoError, UsageError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from groco_cli.engine.run_folder import RunFolder
+    from groco_cli.evaluation.linear import LinearScore
+    from groco_cli.evaluation.linear_state import ProbeRun
+
+_SETTINGS = ("epochs", "batch_size", "learning_rates", "weight_decay", "cached", "precision", "cache_dtype", "seed")
+_OPTIONS = {"learning_rates": "--lr"}
+
+
+def linprobe(
+    checkpoint: Annotated[
+        Path | None, typer.Argument(metavar="[CKPT]", help="A checkpoint.", show_default="the newest run's")
+    ] = None,
+    data: options.Data = None,
+    data_root: options.DataRoot = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.", show_default="90")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="4096")] = None,
+    learning_rates: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--lr", help="Learning rate for a batch of 256; given again, several at once.", show_default="0.1"
+        ),
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay.", show_default="0")] = None,
+    cached: Annotated[
+        bool | None,
+        typer.Option("--cached", help="Train on cached features of un-augmented images: quick, not as published."),
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Where features are kept.", show_default="features in --data-root")
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep features in memory alone.")] = False,
+    cache_dtype: Annotated[
+        str | None, typer.Option(help="What features are kept in: fp32 or fp16.", show_default="fp32")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The probe's folder.", show_default="the next under runs/")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the probe in --output.")] = False,
+    device: options.Device = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision", help="Of the encoder: auto, fp32, bf16 or fp16; heads are fp32.", show_default="fp32"
+        ),
+    ] = None,
+    workers: options.Workers = None,
+    seed: options.Seed = None,
+    as_json: options.Json = False,
+) -> None:
+    """Train a linear classifier on the features of a frozen encoder, and score it on held-out images.
+
+    The protocol is SimSiam's; the result says what was altered. The classifier goes to a folder of its own, a file for
+    each learning rate. Ctrl-C stops; --resume goes on from the last whole epoch.
+    """
+    given = {name: value for name, value in locals().items() if name in _SETTINGS and value is not None}
+
+    from groco_cli import devices
+    from groco_cli.data.loader import default_workers
+    from groco_cli.data.sources import data_root as root_of
+    from groco_cli.data.sources import open_dataset
+    from groco_cli.engine.interrupt import Interrupted
+    from groco_cli.evaluation.feature_cache import encoder_hash
+    from groco_cli.evaluation.linear_protocol import check_probe_data, prepare_probe
+    from groco_cli.evaluation.linear_state import load_state, save_heads, save_state
+    from groco_cli.evaluation.protocol import read_encoder
+
+    if cache and no_cache:
+        raise UsageError("--cache and --no-cache exclude each other", "leave one out")
+    chosen = devices.choose_device(device or "auto")
+    if precision:
+        given["precision"] = devices.choose_precision(precision, chosen)
+    before = _resumed(output, given, checkpoint, data) if resume else None
+    path = _checkpoint(checkpoint, before)
+    encoder = read_encoder(path)
+    about = encoder.metadata
+    run = before or _new_run(path, encoder_hash(encoder), data or about.data, given)
+    if run.encoder != encoder_hash(encoder):
+        raise GrocoError(f"--resume: {path} has other weights now", "start anew with another --output")
+    settings = run.settings
+    root = root_of(str(data_root or ""))
+    dataset = open_dataset(run.data, root)
+    check_probe_data(dataset, settings)
+    assert dataset.test is not None
+    folder = _folder(output, resume)
+
+    count = default_workers(chosen) if workers is None else workers
+    console.note(f"checkpoint {path}: {about.arch}, {about.method}, {about.epoch} epochs")
+    console.note(f"protocol   {settings.protocol(about)}")
+    console.note(f"data       {dataset.name}: {len(dataset.train):,} images, {len(dataset.test):,} held out")
+    console.note(f"device     {devices.describe(chosen)}, encoder in {settings.precision}")
+    bar, task = console.progress("features", len(dataset.test) + settings.cached * len(dataset.train))
+    with bar:
+        probe = prepare_probe(
+            encoder,
+            dataset,
+            settings,
+            device=chosen,
+            workers=count,
+            cache=None if no_cache else cache or root / "features",
+            advance=lambda images: bar.advance(task, images),
+        )
+    if resume:
+        load_state(folder.path, probe)
+    done = len(probe.history)
+    console.note(f"probe      {folder.path}" + (f", resumed after epoch {done}" if resume else ""))
+    bar, task = console.progress("linear probe", settings.epochs * len(dataset.train))
+    bar.update(task, completed=done * len(dataset.train))
+    try:
+        with bar:
+            for scores in probe.run(advance=lambda images: bar.advance(task, images)):
+                save_state(folder.path, run, probe)
+                console.note(f"epoch {len(probe.history)}/{settings.epochs}  {_in_a_line(scores)}", above=bar)
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"in epoch {len(probe.history) + 1} of {settings.epochs}",
+            f"go on with: groco linprobe --resume --output {folder.path}" if probe.history else "nothing is saved yet",
+            signal.SIGINT,
+        ) from error
+    heads = save_heads(folder.path, run, probe, dataset.train.classes, about)
+
+    last = probe.history[-1]
+    facts: dict[str, Any] = {
+        "checkpoint": str(path),
+        "arch": about.arch,
+        "data": dataset.name,
+        "protocol": settings.protocol(about),
+        "published": not settings.altered(about),
+        "settings": asdict(settings),
+        "train_images": len(dataset.train),
+        "test_images": len(dataset.test),
+        "device": devices.describe(chosen),
+        "output": str(folder.path),
+        "scores": [asdict(score) | {"head": str(head)} for score, head in zip(last, heads, strict=True)],
+    }
+    caption = f"{facts['protocol']}; after epoch {settings.epochs}, on {facts['device']}; heads in {folder.path}"
+    if len(last) > 1:
+        best = max(last, key=lambda score: score.top1)
+        facts["best_on_test_set"] = asdict(best)
+        caption += f"\nbest learning rate, chosen on the test set: {best.learning_rate:g}, {100 * best.top1:.2f} %"
+    shown = console.titled(f"Linear probe on {dataset.name}: {len(dataset.test):,} images", _table(last), caption)
+    console.result(facts, shown, as_json=as_json)
+
+
+def _table(scores: "list[LinearScore]") -> "Table":
+    rows = [
+        [
+            f"{score.learning_rate:g}",
+            f"{score.train_loss:.4f}",
+            f"{100 * score.top1:.2f}",
+            f"{100 * score.top5:.2f}",
+            f"{score.correct}/{score.total}",
+        ]
+        for score in scores
+    ]
+    return console.table(["learning rate", "train loss", "top-1 %", "top-5 %", "correct"], rows)
+
+
+def _new_run(path: Path, encoder: str, data: str, given: dict[str, Any]) -> "ProbeRun":
+    from groco_cli.evaluation.linear_protocol import ProbeSettings
+    from groco_cli.evaluation.linear_state import ProbeRun
+
+    if not data:
+        raise UsageError(f"{path} does not say what it was trained on", "give --data")
+    rates = {"learning_rates": tuple(given["learning_rates"])} if "learning_rates" in given else {}
+    return ProbeRun(checkpoint=str(path), encoder=encoder, data=data, settings=ProbeSettings(**given | rates))
+
+
+def _resumed(output: Path | None, given: dict[str, Any], checkpoint: Path | None, data: str | None) -> "ProbeRun":
+    """The run in `--output`, which keeps its settings."""
+    from groco_cli.evaluation.linear_state import read_run
+
+    if output is None:
+        raise UsageError("--resume needs --output", "name the probe's folder")
+    run = read_run(output.expanduser())
+    kept = asdict(run.settings) | {"data": run.data}
+    for name, value in (given | ({"data": data} if data else {})).items():
+        if (tuple(value) if isinstance(value, list) else value) != kept[name]:
+            option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
+            raise UsageError(f"--resume takes the probe's own settings, not another {option}", f"leave out {option}")
+    if checkpoint and str(checkpoint) != run.checkpoint:
+        console.note(f"the probe was begun with {run.checkpoint}")
+    return run
+
+
+def _checkpoint(given: Path | None, before: "ProbeRun | None") -> Path:
+    from groco_cli.engine.run_folder import newest_checkpoint
+
+    return given or (Path(before.checkpoint) if before else newest_checkpoint())
+
+
+def _folder(output: Path | None, resume: bool) -> "RunFolder":
+    """The probe's folder, made and found writable."""
+    from groco_cli.engine.run_folder import new_run_folder
+    from groco_cli.evaluation.linear_state import STATE
+
+    if output and not resume and (output.expanduser() / STATE).exists():
+        raise UsageError(f"--output {output} already holds a linear probe", "type --resume to go on, or name another")
+    return new_run_folder(str(output or ""), "linprobe")
+
+
+def _in_a_line(scores: "list[LinearScore]") -> str:
+    return "  ".join(f"lr {s.learning_rate:g}: loss {s.train_loss:.4f}, top-1 {s.top1:.2%}" for s in scores)
