@@ -90,7 +90,7 @@ def test_links_between_the_pages_lead_somewhere():
 
 
 @pytest.mark.parametrize(
-    "page", [f"docs/{name}.md" for name in ("convert", "data", "knn", "losses", "plugins", "retrieve", "transfer")]
+    "page", [f"docs/{name}.md" for name in ("convert", "data", "knn", "linprobe", "losses", "plugins", "retrieve", "transfer")]
 )
 def test_the_pages_python_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -99,5 +99,5 @@ def test_the_pages_python_runs(page, tmp_path, monkeypatch):
 
 
 def test_every_command_has_a_page():
-    for page in ("data", "pretrain", "knn", "retrieve", "transfer", "convert", "toy", "bench"):
+    for page in ("data", "pretrain", "knn", "linprobe", "retrieve", "transfer", "convert", "toy", "bench"):
         assert (ROOT / f"docs/{page}.md").exists()

@@ -276,3 +276,24 @@ def resident_bytes() -> int:
 def test_a_cpu_decodes_by_itself_and_a_gpu_has_workers():
     assert default_workers(CPU) == 0
     assert default_workers(torch.device("cuda")) >= 1
+
+
+@pytest.mark.parametrize("source", ["memory", "files"])
+@pytest.mark.parametrize(("processes", "sizes"), [(1, [4, 4, 3]), (2, [4, 4, 3]), (4, [4, 4])])
+def test_the_rest_of_an_epoch_makes_a_last_batch_where_asked_for(picture_folder, source, processes, sizes):
+    """Eleven images; a rest that does not give every process one image is left to other epochs."""
+    images = in_memory(11) if source == "memory" else in_files(picture_folder, 11)
+    whole = loader(images, drop_last=False)
+    expected = by_image(whole, 1)
+    assert len(expected) == 11
+    assert [len(views[0]) for views in whole.epoch(1)] == [4, 4, 3]
+    shares = [loader(images, drop_last=False, share=Share(process, processes)) for process in range(processes)]
+    assert [len(batch) for batch in shares[0].batches(1)] == sizes
+    for share in shares:
+        assert len(share) == len(sizes)
+        for batch, views in zip(share.batches(1), share.epoch(1), strict=True):
+            found = dict(zip(share.share.of(batch).tolist(), zip(*views, strict=True), strict=True))
+            assert_same_views(found, expected)
+    parts = [share.share.of(batch) for batch in shares[0].batches(1) for share in shares]
+    assert np.concatenate(parts).tolist() == whole.order(1)[: sum(sizes)].tolist()
+    assert len(loader(images)) == 2

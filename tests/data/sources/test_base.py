@@ -1,12 +1,16 @@
 """Sources in memory and in files: parts of them, and what their pictures are called."""
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from groco_cli.data.sources import FileSource, MemorySource, first, pick
+from groco_cli.data.sources import FileSource, MemorySource, Source, first, pick
+from groco_cli.data.sources.base import fingerprint_of
+from groco_cli.errors import GrocoError
 
 
 def memory_source() -> MemorySource:
@@ -43,3 +47,49 @@ def test_pictures_keep_their_names_when_picked():
     assert digits.name_of(4) == "digits 4"
     assert digits.subset(torch.tensor([5, 3, 1])).subset(torch.tensor([2, 0])).name_of(1) == "digits 5"
     assert file_source().subset(torch.tensor([5, 3])).name_of(1) == "3.png"
+
+
+def test_a_fingerprint_changes_with_the_pixels_and_their_order_alone():
+    source = memory_source()
+    found = source.fingerprint()
+    assert (
+        memory_source().fingerprint() == replace(source, labels=None, classes=(), name="other").fingerprint() == found
+    )
+    changed = source.images.clone()
+    changed[-1, -1, -1, -1] ^= 1
+    others = {
+        replace(source, images=images).fingerprint()
+        for images in (changed, source.images.flip(0), source.images[:-1], source.images.flatten(2)[..., None])
+    }
+    assert len(others | {found}) == 5
+
+
+def test_a_fingerprint_of_files_changes_with_their_names_sizes_and_times(tmp_path: Path):
+    paths = tuple(tmp_path / name for name in ("a.png", "b.png"))
+    for path in paths:
+        path.write_bytes(b"picture")
+        os.utime(path, ns=(0, 0))
+    source = FileSource(paths, None, ())
+    found = [source.fingerprint(), source.subset(torch.tensor([1, 0])).fingerprint()]
+    os.utime(paths[0], ns=(0, 1))
+    found.append(source.fingerprint())
+    paths[0].write_bytes(b"another picture")
+    os.utime(paths[0], ns=(0, 0))
+    found.append(source.fingerprint())
+    os.utime(paths[0], ns=(0, 0))
+    assert source.fingerprint() == found[-1]
+    assert len(set(found)) == 4
+    paths[1].unlink()
+    with pytest.raises(GrocoError, match=r"b\.png: cannot be read"):
+        source.fingerprint()
+
+
+def test_a_source_that_knows_nothing_quicker_is_read_whole():
+    class Contents(MemorySource):
+        fingerprint = Source.fingerprint
+
+    source = memory_source()
+    one = Contents(source.images, None, ())
+    assert one.fingerprint() == Contents(source.images.clone(), None, ()).fingerprint()
+    assert one.fingerprint() != Contents(source.images.flip(0), None, ()).fingerprint()
+    assert fingerprint_of([b"ab", b"c"]) != fingerprint_of([b"a", b"bc"])

@@ -3,6 +3,7 @@
 import gzip
 import json
 import multiprocessing
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -67,6 +68,16 @@ def test_pictures_and_labels_are_those_of_the_members(opened, write_shard, drawn
     for number in range(5):
         np.testing.assert_array_equal(source.load(number).permute(1, 2, 0), drawn(number))
     assert source.name_of(3) == f"{tmp_path / 's-1.tar'}:0003"
+
+
+def test_a_fingerprint_changes_with_the_shards_and_the_samples_taken(opened, write_shard, tmp_path: Path):
+    shard = write_shard("s.tar", [5, 6, 7, 8])
+    source = opened(shard).train
+    found = [source.fingerprint(), source.subset(torch.tensor([0, 1, 3, 2])).fingerprint()]
+    assert opened(shard).train.fingerprint() == found[0]
+    os.utime(shard, ns=(0, 0))
+    found.append(opened(shard).train.fingerprint())
+    assert len(set(found)) == 3
 
 
 def test_a_subset_keeps_order_labels_and_names(opened, write_shard, drawn, tmp_path: Path):

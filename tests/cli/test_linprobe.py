@@ -1,0 +1,117 @@
+"""`groco linprobe` as it is typed: a probe from start to end, resumed, and what a mistake looks like."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from groco_cli.models import EncoderMetadata, create_encoder
+from groco_cli.models.conversion import save_checkpoint
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    about = EncoderMetadata(arch="test_resnet", image_size=32, resize=32, data="digits")
+    save_checkpoint(tmp_path / "tiny.safetensors", create_encoder(about), {})
+    return tmp_path / "tiny.safetensors"
+
+
+@pytest.fixture
+def probe(call_groco, checkpoint: Path, tmp_path: Path):
+    """Runs the command on the embedded digits: `probe("--epochs", "1")`."""
+
+    def start(*options: str):
+        root = ("--data-root", str(tmp_path / "root"), "--device", "cpu", "--workers", "0")
+        return call_groco("linprobe", str(checkpoint), *root, *options)
+
+    return start
+
+
+def test_a_cached_probe_says_what_it_is_and_leaves_its_heads(probe, tmp_path):
+    out = tmp_path / "probe"
+    options = ("--cached", "--epochs", "3", "--batch-size", "1000", "--lr", "0.1", "--lr", "10", "-o", str(out))
+    shown = probe(*options, "--json")
+    assert shown.returncode == 0, shown.stderr
+    printed = json.loads(shown.stdout)
+    assert printed["protocol"].startswith("not the published protocol: features cached without augmentation")
+    assert (printed["published"], printed["train_images"], printed["test_images"]) == (False, 2874, 360)
+    assert [score["learning_rate"] for score in printed["scores"]] == [0.1, 10]
+    assert [score["total"] for score in printed["scores"]] == [360, 360]
+    assert printed["best_on_test_set"]["top1"] == max(score["top1"] for score in printed["scores"])
+    for score in printed["scores"]:
+        assert load_file(score["head"])["weight"].shape[0] == 10
+    assert len(list((tmp_path / "root/features").iterdir())) == 2
+    assert "epoch 3/3" in shown.stderr
+    assert f"probe      {out}" in shown.stderr
+
+
+def test_the_published_way_scores_every_held_out_image(probe, tmp_path):
+    shown = probe("--epochs", "1", "--batch-size", "2000", "-o", str(tmp_path / "probe"), "--no-cache")
+    assert shown.returncode == 0, shown.stderr
+    assert "/360" in shown.stdout
+    assert "SimSiam's, altered: 1 epochs, batch 2000, 32-pixel pictures" in shown.stderr
+    assert "best learning rate" not in shown.stdout
+    assert not (tmp_path / "root/features").exists()
+
+
+def test_an_interrupted_probe_goes_on_to_the_same_end(probe, tmp_path, monkeypatch):
+    from groco_cli.evaluation.linear_protocol import LinearProbe
+
+    options = ("--cached", "--epochs", "4", "--batch-size", "1000", "--lr", "10")
+    whole = json.loads(probe(*options, "-o", str(tmp_path / "whole"), "--json").stdout)
+    train = LinearProbe._train
+
+    def interrupted(self, epoch, advance):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return train(self, epoch, advance)
+
+    part = str(tmp_path / "part")
+    with monkeypatch.context() as patch:
+        patch.setattr(LinearProbe, "_train", interrupted)
+        stopped = probe(*options, "-o", part)
+    assert stopped.returncode == 130
+    assert f"stopped: in epoch 3 of 4; go on with: groco linprobe --resume --output {part}" in stopped.stderr
+    resumed = probe("--resume", "-o", part, "--json")
+    assert "resumed after epoch 2" in resumed.stderr
+    scores = json.loads(resumed.stdout)["scores"]
+    assert [{**score, "head": ""} for score in scores] == [{**score, "head": ""} for score in whole["scores"]]
+    name = "head-lr10.safetensors"
+    mine, theirs = load_file(tmp_path / "part" / name), load_file(tmp_path / "whole" / name)
+    assert torch.equal(mine["weight"], theirs["weight"])
+
+
+def test_mistakes_are_told_in_a_line(probe, call_groco, checkpoint, tmp_path, picture_folder):
+    def error(*options: str) -> str:
+        shown = probe(*options)
+        assert shown.returncode in (1, 2)
+        assert shown.stdout == ""
+        return shown.stderr.splitlines()[-1]
+
+    out = str(tmp_path / "out")
+    assert error() == (
+        "error: --batch-size 4096 is more than the 2874 training images of digits (embedded); "
+        "type --batch-size 2874 or less"
+    )
+    assert "--resume needs --output" in error("--resume")
+    assert "holds no linear probe to resume" in error("--resume", "-o", out)
+    assert "--cache and --no-cache exclude each other" in error("--cache", out, "--no-cache")
+    assert "--lr -1 must be positive" in error("--lr", "-1")
+    folder = picture_folder("cat/0.png", "dog/0.png")
+    assert "has no held-out part to score on" in error("--data", str(folder), "--batch-size", "2")
+    assert not Path(out).exists()
+
+
+def test_a_probe_is_not_mixed_with_another(probe, checkpoint, tmp_path):
+    out = str(tmp_path / "probe")
+    options = ("--cached", "--epochs", "1", "--batch-size", "1000", "-o", out)
+    assert probe(*options).returncode == 0
+    assert "already holds a linear probe; type --resume to go on" in probe(*options).stderr
+    assert "not another --lr; leave out --lr" in probe("--resume", "-o", out, "--lr", "3").stderr
+    torch.manual_seed(1)
+    about = EncoderMetadata(arch="test_resnet", image_size=32, resize=32, data="digits")
+    save_checkpoint(checkpoint, create_encoder(about), {})
+    assert "has other weights now" in probe("--resume", "-o", out).stderr

@@ -1,0 +1,186 @@
+"""The cache: what it gives is what was extracted, and what changed or was cut short is never taken for it."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from groco_cli.data.sources import FileSource, MemorySource, Source
+from groco_cli.errors import GrocoError
+from groco_cli.evaluation.feature_cache import cached_features
+from groco_cli.evaluation.features import evaluation_transform, extract_features
+from groco_cli.models import Encoder, EncoderMetadata
+
+CPU = torch.device("cpu")
+ABOUT = EncoderMetadata(arch="counting", image_size=24, resize=28)
+
+
+class Counting(nn.Module):
+    """A linear layer on pixels that counts how many pictures it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3 * 24 * 24, 5)
+        self.shown = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.shown += len(images)
+        return self.layer(images.flatten(1))
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    torch.manual_seed(0)
+    return Encoder(Counting(), 5, ABOUT)
+
+
+@pytest.fixture
+def files(picture_folder: Callable[..., Path]) -> FileSource:
+    names = [f"{number}.png" for number in range(7)]
+    folder = picture_folder(*names, size=(40, 30))
+    return FileSource(tuple(folder / name for name in names), None, ())
+
+
+@pytest.fixture
+def features_of(encoder: Encoder, tmp_path: Path) -> Callable[..., tuple[Tensor, int]]:
+    """Features from the cache, and how many pictures the encoder was shown for them."""
+
+    def features(source: Source, shown_by: str = "bicubic", **options: object) -> tuple[Tensor, int]:
+        encoder.backbone.shown = 0
+        transform = evaluation_transform(encoder.metadata, shown_by)
+        folder = options.pop("folder", tmp_path / "cache")
+        found = cached_features(encoder, source, transform, folder=folder, device=CPU, workers=0, **options)
+        return found.clone(), encoder.backbone.shown
+
+    return features
+
+
+def kept(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "cache").iterdir())
+
+
+def test_features_are_extracted_once_and_are_the_encoders(features_of, encoder, files, tmp_path):
+    expected = extract_features(encoder, files, device=CPU, workers=0)
+    for shown in (7, 0, 0):
+        features, seen = features_of(files)
+        assert torch.equal(features, expected)
+        assert seen == shown
+    (path,) = kept(tmp_path)
+    assert torch.equal(load_file(path)["features"], expected)
+
+
+def test_half_precision_takes_half_the_room(features_of, files, tmp_path):
+    full = features_of(files)[0]
+    half, seen = features_of(files, dtype="fp16")
+    assert (half.dtype, seen) == (torch.float16, 7)
+    assert torch.equal(half, full.half())
+    sizes = sorted(path.stat().st_size for path in kept(tmp_path))
+    assert sizes[1] - sizes[0] == pytest.approx(7 * 5 * 2, abs=8)
+
+
+def test_a_feature_too_large_for_half_precision_is_an_error_and_nothing_is_kept(features_of, encoder, files, tmp_path):
+    encoder.backbone.layer.bias.data.fill_(1e6)
+    with pytest.raises(GrocoError, match="too large for fp16"):
+        features_of(files, dtype="fp16")
+    assert kept(tmp_path) == []
+    assert features_of(files)[0].isfinite().all()
+
+
+def test_without_a_folder_nothing_is_written(features_of, files, tmp_path):
+    assert torch.equal(features_of(files, folder=None)[0], features_of(files)[0])
+    assert features_of(files, folder=None)[1] == 7
+    assert len(kept(tmp_path)) == 1
+
+
+def test_a_changed_encoder_is_a_miss(features_of, encoder, files):
+    before, _ = features_of(files)
+    with torch.no_grad():
+        encoder.backbone.layer.weight[0, 0] += 1e-3
+    after, seen = features_of(files)
+    assert seen == 7
+    assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("change", [{"mean": (0.0, 0.0, 0.0)}, {"resize": 24}])
+def test_another_way_of_showing_pictures_is_a_miss(features_of, encoder, files, change):
+    features_of(files)
+    encoder.metadata = replace(encoder.metadata, **change)
+    assert features_of(files)[1] == 7
+    assert features_of(files, "bilinear")[1] == 7
+    assert features_of(files, "bilinear")[1] == 0
+
+
+def test_a_changed_folder_is_a_miss(features_of, files):
+    features_of(files)
+    path = files.paths[3]
+    status = path.stat()
+    path.write_bytes(files.paths[4].read_bytes())
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    features, seen = features_of(files)
+    assert seen == 7
+    assert torch.equal(features[3], features[4])
+    assert features_of(files.subset(torch.arange(6)))[1] == 6
+    assert features_of(files.subset(torch.tensor([1, 0, 2, 3, 4, 5, 6])))[1] == 7
+
+
+def test_pictures_in_memory_are_told_apart_by_their_pixels(features_of, noise):
+    source = noise(6)
+    assert [features_of(source)[1], features_of(noise(6))[1]] == [6, 0]
+    assert features_of(MemorySource(source.images.flip(0), None, ()))[1] == 6
+    changed = source.images.clone()
+    changed[5, 2, 31, 31] ^= 1
+    assert features_of(MemorySource(changed, None, ()))[1] == 6
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "no safetensors", "another's"])
+def test_a_damaged_file_is_written_anew(features_of, files, tmp_path, damage):
+    expected, _ = features_of(files)
+    (path,) = kept(tmp_path)
+    whole = path.read_bytes()
+    name = path.stem.encode()
+    damaged = {
+        "truncated": whole[:-4],
+        "empty": b"",
+        "no safetensors": b"x" * len(whole),
+        "another's": whole.replace(name, name[::-1]),
+    }[damage]
+    assert damaged != whole
+    path.write_bytes(damaged)
+    features, seen = features_of(files)
+    assert seen == 7
+    assert torch.equal(features, expected)
+    assert path.read_bytes() == whole
+
+
+def test_an_extraction_cut_short_leaves_nothing_behind(features_of, files, tmp_path):
+    content = files.paths[5].read_bytes()
+    status = files.paths[5].stat()
+    files.paths[5].write_bytes(b"no picture")
+    with pytest.raises(GrocoError, match=r"cannot decode .*5\.png"):
+        features_of(files)
+    assert kept(tmp_path) == []
+    files.paths[5].write_bytes(content)
+    os.utime(files.paths[5], ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert features_of(files)[1] == 7
+
+
+def test_progress_adds_up_whether_kept_or_not(features_of, files):
+    for _ in range(2):
+        counted: list[int] = []
+        features_of(files, advance=counted.append)
+        assert sum(counted) == 7
+
+
+def test_what_is_read_back_is_mapped_into_memory(encoder, files, tmp_path):
+    transform = evaluation_transform(encoder.metadata)
+    features = cached_features(encoder, files, transform, folder=tmp_path / "cache", device=CPU, workers=0)
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        pytest.skip("no /proc to look at")
+    assert kept(tmp_path)[0].name in maps.read_text()
+    assert features.shape == (7, 5)
