@@ -2,12 +2,15 @@
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from groco_cli.errors import GrocoError
+
+_TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}\.\w+")  # what mkstemp makes of the prefix and suffix below
 
 
 @contextmanager
@@ -41,6 +44,20 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what an `atomic_write` into this folder left behind when its process was killed.
+
+    Raises:
+        GrocoError: If it cannot be deleted.
+    """
+    for path in folder.glob(".*"):
+        if _TEMPORARY.fullmatch(path.name):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise cannot_write(path, error) from error
 
 
 def check_writable(path: Path) -> None:

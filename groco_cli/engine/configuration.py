@@ -15,6 +15,9 @@ from groco_cli.errors import UsageError, did_you_mean
 
 Overrides = Mapping[str, Mapping[str, Any]]  # section → name → value
 
+# Where a run goes on and what is kept of it: no weight depends on these, so they may change when it is resumed.
+_FREE = {"data": {"data_root", "workers"}, "run": {"device", "output", "save_every", "keep", "milestones"}}
+
 
 def resolve(recipe: str | None, file: Path | None, options: Overrides) -> PretrainSettings:
     """The settings of a run: options over file over recipe.
@@ -43,7 +46,7 @@ def resolve(recipe: str | None, file: Path | None, options: Overrides) -> Pretra
 
 
 def resume_settings(file: Path, options: Overrides) -> PretrainSettings:
-    """The settings of a run that is resumed: its own, but where it runs and logs to may change.
+    """The settings of a run that is resumed: its own, but where it runs, logs to and what is kept of it may change.
 
     Args:
         file: The run's settings.toml.
@@ -54,16 +57,26 @@ def resume_settings(file: Path, options: Overrides) -> PretrainSettings:
     """
     settings = resolve(None, file, {})
     resumed = override(settings, options, "options")
-    free = {"data": {"data_root", "workers"}, "run": {"device", "output", "log_to"}}
-    for section, values in options.items():
-        for name in values.keys() - free.get(section, set()):
-            before, now = (getattr(getattr(s, section), name) for s in (settings, resumed))
-            if before != now:
-                raise UsageError(
-                    f"--resume: the run has {section}.{name} = {before}, not {now}",
-                    "leave the option out, or begin a new run with --config " + str(file),
-                )
+    wanted = binding(resumed)
+    for name, before in binding(settings).items():
+        if wanted[name] != before:
+            raise UsageError(
+                f"--resume: the run has {name} = {before}, not {wanted[name]}",
+                "leave the option out, or begin a new run with --config " + str(file),
+            )
     return resumed
+
+
+def binding(settings: PretrainSettings) -> dict[str, Any]:
+    """What a resumed run must have in common with itself before, by "section.name"."""
+    sections = dataclasses.asdict(settings)
+    del sections["recipe"]
+    return {
+        f"{section}.{name}": value
+        for section, values in sections.items()
+        for name, value in values.items()
+        if name not in _FREE.get(section, ())
+    }
 
 
 def by_section(options: Mapping[str, Any]) -> Overrides:
@@ -143,6 +156,8 @@ def _checked(name: str, value: Any, kinds: Mapping[str, Any], where: str) -> Any
     kind = typing.get_origin(kind) or kind
     if kind is float and type(value) is int:
         return float(value)
+    if kind is str and type(value) is int:
+        return str(value)  # save_every = 1
     if kind is tuple and isinstance(value, list):
         return tuple(value)
     if type(value) is not kind:

@@ -1,12 +1,13 @@
 """metrics.jsonl: one JSON object a line, "kind" first; "train" lines every few steps, "knn" lines some epochs."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from groco_cli.engine.sinks import Sink
-from groco_cli.files import atomic_write
+from groco_cli.files import atomic_write, cannot_write
 
 
 class MetricsLog:
@@ -14,15 +15,17 @@ class MetricsLog:
 
     Args:
         path: The file.
-        step: The step a resumed run goes on from; lines from later ones, which will be run again, are dropped.
+        step: The step a resumed run goes on from; lines from later ones, which will be run again, are dropped. None
+            for a run from its beginning.
         sinks: What takes every line besides; closed with the file.
     """
 
-    def __init__(self, path: Path, step: int = 0, sinks: Sequence[Sink] = ()) -> None:
-        kept = [line for line in read_metrics(path) if line["step"] <= step]
+    def __init__(self, path: Path, step: int | None = None, sinks: Sequence[Sink] = ()) -> None:
+        kept = [] if step is None else [line for line in read_metrics(path) if line["step"] <= step]
         with atomic_write(path) as temporary:
             temporary.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._path = path
+        self._file = path.open("ab", buffering=0)
         self._sinks = sinks
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
@@ -32,10 +35,29 @@ class MetricsLog:
             kind: "train" or "knn".
             step: Steps done so far.
             values: The figures.
+
+        Raises:
+            GrocoError: If the disk is full.
         """
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        line = (json.dumps({"kind": kind, "step": step, **values}) + "\n").encode()
+        try:
+            while line:  # a disk that fills up takes part of it first
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
         for sink in self._sinks:
             sink.write(kind, step, values)
+
+    def sync(self) -> None:
+        """See to it that all lines outlive a loss of power too.
+
+        Raises:
+            GrocoError: If the disk is full.
+        """
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
 
     def close(self) -> None:
         """Close the file and the sinks."""

@@ -41,13 +41,24 @@ class RunFolder:
         return self.path / "plots" / "curves.png"
 
     @property
-    def state(self) -> Path:
-        """What an exact resume needs."""
-        return self.path / "state" / "latest.pt"
+    def states(self) -> list[Path]:
+        """What an exact resume needs, as it was at several steps, newest first."""
+        folder = self.path / "state"
+        named = sorted(folder.glob("step-*.pt"), reverse=True)
+        return named + list(folder.glob("latest.pt"))  # written before states were numbered
+
+    def state(self, step: int) -> Path:
+        """What an exact resume needs, after so many steps."""
+        return self.path / "state" / f"step-{step:09d}.pt"
 
     def checkpoint(self, epoch: int) -> Path:
         """The checkpoint after an epoch, counted from 0."""
         return self.path / "checkpoints" / f"epoch-{epoch:04d}.safetensors"
+
+    @property
+    def folders(self) -> list[Path]:
+        """Every folder of it that is there."""
+        return [self.path, *(path for path in self.path.iterdir() if path.is_dir())]
 
     @property
     def holds_a_run(self) -> bool:

@@ -9,6 +9,7 @@ import torch
 from groco_cli.data.loader import ON_BAD_IMAGE
 from groco_cli.data.views import AUGMENTATIONS, View
 from groco_cli.devices import PRECISIONS
+from groco_cli.engine.every import Every
 from groco_cli.engine.methods import METHODS
 from groco_cli.engine.optim import OPTIMIZERS
 from groco_cli.engine.sinks import SINKS
@@ -229,7 +230,9 @@ class RunSettings:
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto", "fp32", "bf16" or "fp16".
         seed: Of weights, order and views.
-        save_every: Epochs between checkpoints.
+        save_every: How often everything is saved: "1" (epochs), "500steps" or "10min"; at the end in any case.
+        keep: States kept to go on from, the newest ones.
+        milestones: Epochs between checkpoints that are kept for good; 0 for the last only.
         log_every: Steps between lines of metrics.jsonl.
         knn_every: Epochs between k-NN scores of the curve, where there are labels; 0 for none but the first and last.
         log_to: What metrics go to besides metrics.jsonl: "tensorboard", "wandb".
@@ -239,7 +242,9 @@ class RunSettings:
     device: str = "auto"
     precision: str = "auto"
     seed: int = 0
-    save_every: int = 1
+    save_every: str = "1"
+    keep: int = 2
+    milestones: int = 100
     log_every: int = 10
     knn_every: int = 5
     log_to: tuple[str, ...] = ()
@@ -296,7 +301,9 @@ class PretrainSettings:
         _at_least("--weight-decay", optim.weight_decay, 0)
         _at_least("--momentum", optim.momentum, 0)
         _at_least("--subset", self.data.subset, 0)
-        _at_least("--save-every", run.save_every, 1)
+        Every.parse(run.save_every, "--save-every")
+        _at_least("--keep", run.keep, 1)
+        _at_least("--milestones", run.milestones, 0)
         _at_least("--log-every", run.log_every, 1)
         _at_least("--knn-every", run.knn_every, 0)
         _at_least("--seed", run.seed, 0)

@@ -1,11 +1,9 @@
 """Pre-training, from settings to a run's folder; the loop reads top to bottom."""
 
-import math
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -16,7 +14,7 @@ from groco_cli.data.sampling import Order, shuffled, with_class_mates
 from groco_cli.data.sources import Dataset, Source, data_root, first, open_dataset
 from groco_cli.data.transforms import Normalisation
 from groco_cli.engine.checkpoint import TrainingState
-from groco_cli.engine.configuration import to_toml
+from groco_cli.engine.configuration import binding, to_toml
 from groco_cli.engine.curves import draw_curves
 from groco_cli.engine.interrupt import Interrupted, StopRequest
 from groco_cli.engine.methods import Compared, Method
@@ -27,14 +25,14 @@ from groco_cli.engine.optim import OPTIMIZERS
 from groco_cli.engine.pace import Pace, Stopwatch
 from groco_cli.engine.report import Report
 from groco_cli.engine.run_folder import RunFolder, new_run_folder
+from groco_cli.engine.saving import Saver
 from groco_cli.engine.schedule import learning_rate
 from groco_cli.engine.settings import PretrainSettings
 from groco_cli.engine.sinks import check_installed, open_sinks
-from groco_cli.errors import GrocoError, UsageError
+from groco_cli.errors import UsageError
 from groco_cli.files import atomic_write
 from groco_cli.losses.base import ViewLoss
 from groco_cli.losses.statistics import similarity_statistics
-from groco_cli.models.conversion import save_checkpoint
 
 
 def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> Path:
@@ -81,15 +79,17 @@ def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> 
         model,
         OPTIMIZERS[optim.optimizer](model, optim.peak_learning_rate, optim.momentum, optim.weight_decay),
         torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+        binding(settings),
     )
     folder = resume or new_run_folder(settings.run.output, settings.recipe)
-    if folder.state.exists():
-        state.load(folder.state)
+    saver = Saver(settings, folder, model, state, len(loader))
+    if resume:
+        saver.resume()
     with atomic_write(folder.settings) as temporary:
         temporary.write_text(to_toml(settings), encoding="utf-8")
     _announce(settings, dataset, loader, loss, folder, state, devices.describe(device), precision)
     monitor = knn_monitor(dataset, device, workers, settings.data.on_bad_image)
-    run = _Run(settings, folder, device, precision, loader, model, loss, state, monitor)
+    run = _Run(settings, folder, device, precision, loader, model, loss, state, saver, monitor)
     run.train()
     return folder.path
 
@@ -106,6 +106,7 @@ class _Run:
     model: Method
     loss: ViewLoss
     state: TrainingState
+    saver: Saver
     monitor: KNNMonitor | None
 
     def train(self) -> None:
@@ -116,12 +117,15 @@ class _Run:
         sinks = open_sinks(self.settings, self.folder.path, state.step)
         with (
             dead_workers_explained(),
-            closing(MetricsLog(self.folder.metrics, state.step, sinks)) as metrics,
+            closing(MetricsLog(self.folder.metrics, self.saver.kept, sinks)) as metrics,
             StopRequest() as stop,
             Report(state.step, total, epochs) as report,
         ):
-            if state.step == 0 and self.monitor:
-                report.note(f"untrained  {self._score(metrics, 0)}")
+            if self.saver.kept is None:
+                if self.monitor:
+                    report.note(f"untrained  {self._score(metrics, 0)}")
+                metrics.sync()
+                self.saver.save()  # a disk that has no room for it is found out now, not in an hour
             self.model.train()
             for epoch in range(state.step // per_epoch, epochs):
                 stopwatch = Stopwatch(batch_size)
@@ -132,19 +136,14 @@ class _Run:
                     if state.step % run.log_every == 0:
                         self._log(metrics, loss, compared, stopwatch.read())
                         report.pace(stopwatch.read())
-                    if stop.signal and state.step % per_epoch:
-                        self._stop(stop.signal, total)
+                    if state.step % per_epoch:  # what is due at the end of an epoch comes after its score
+                        self._save_if_due(metrics, stopwatch, stop.signal, total)
                 number, pace = epoch + 1, stopwatch.read()
-                self._check_finite(pace.loss)
+                self.saver.check_loss(pace.loss)
                 due = number == epochs or (run.knn_every and number % run.knn_every == 0)
                 knn = self._score(metrics, number) if due else ""
-                if number == epochs or number % run.save_every == 0:
-                    self._save(number)
                 report.epoch(number, pace, knn)
-                if stop.signal and number < epochs:
-                    self._stop(stop.signal, total)
-        with atomic_write(self.folder.checkpoint(epochs - 1)) as temporary:
-            self._export(temporary, epochs)
+                self._save_if_due(metrics, stopwatch, stop.signal, total)
         draw_curves(read_metrics(self.folder.metrics), self.folder.curves, self._title())
 
     def _step(self, views: Sequence[Tensor], progress: float, rate: float) -> tuple[Tensor, Compared]:
@@ -156,9 +155,11 @@ class _Run:
             compared = self.model([view.contiguous(memory_format=torch.channels_last) for view in views])
             loss = self.loss(compared.anchors, self.settings.views.views, compared.targets)
         state.optimizer.zero_grad(set_to_none=True)
+        scale = state.scaler.get_scale()
         state.scaler.scale(loss).backward()
         state.scaler.step(state.optimizer)
         state.scaler.update()
+        state.overflows += state.scaler.get_scale() < scale  # lowered: fp16 left this step out
         state.step += 1
         return loss.detach(), compared
 
@@ -174,7 +175,7 @@ class _Run:
     def _log(self, metrics: MetricsLog, loss: Tensor, compared: Compared, pace: Pace) -> None:
         """Write a line about this step; the one place that waits for the device within an epoch."""
         positive, negative = similarity_statistics(compared.anchors, self.settings.views.views, compared.targets)
-        self._check_finite(loss.item())
+        self.saver.check_loss(pace.loss)
         metrics.write(
             "train",
             self.state.step,
@@ -186,15 +187,9 @@ class _Run:
                 "negative_similarity": negative.item(),
                 "images_per_second": pace.images_per_second,
                 "waiting": pace.waiting,
+                **({"overflows": self.state.overflows} if self.state.scaler.is_enabled() else {}),
             },
         )
-
-    def _check_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise GrocoError(
-                f"the loss is {loss} by step {self.state.step}; {self.folder.latest} is from before",
-                "lower the learning rate (--lr) or lengthen --warmup-epochs",
-            )
 
     def _score(self, metrics: MetricsLog, epoch: int) -> str:
         """The k-NN score of the curve, where there are labels."""
@@ -204,23 +199,20 @@ class _Run:
         metrics.write("knn", self.state.step, {"epoch": epoch, **score})
         return f"k-NN {score['top1']:.1%} (k={score['k']})"
 
-    def _save(self, epoch: int) -> None:
-        self.state.save(self.folder.state)
-        with atomic_write(self.folder.latest) as temporary:
-            self._export(temporary, epoch)
-
-    def _stop(self, number: int, total: int) -> NoReturn:
-        self._save(self.state.step // len(self.loader))
-        raise Interrupted(
-            f"after step {self.state.step} of {total}, saved in {self.folder.path}",
-            f"go on with: groco pretrain --resume --output {self.folder.path}",
-            number,
-        )
-
-    def _export(self, path: Path, epoch: int) -> None:
-        encoder = self.model.encoder
-        encoder.metadata = replace(encoder.metadata, epoch=epoch)
-        save_checkpoint(path, encoder, {name: head.state_dict() for name, head in self.model.heads().items()})
+    def _save_if_due(self, metrics: MetricsLog, stopwatch: Stopwatch, signal: int | None, total: int) -> None:
+        """Save when it is time, at the end, and when a signal came: then stop, unless all is done."""
+        over = self.state.step == total
+        if not (signal or over or self.saver.due()):
+            return
+        self.saver.check_loss(stopwatch.read().loss)
+        metrics.sync()
+        self.saver.save()
+        if signal and not over:
+            raise Interrupted(
+                f"after step {self.state.step} of {total}, saved in {self.folder.path}",
+                f"go on with: groco pretrain --resume --output {self.folder.path}",
+                signal,
+            )
 
     def _title(self) -> str:
         settings = self.settings

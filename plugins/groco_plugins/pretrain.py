@@ -74,7 +74,9 @@ def pretrain(
         float | None, setting("Images of its own class that each image meets in its batch (the paper's Table 8d: 3).")
     ] = None,
     subset: Annotated[int | None, setting("Only the first so many training images; 0 for all.")] = None,
-    save_every: Annotated[int | None, setting("Epochs between checkpoints.")] = None,
+    save_every: Annotated[str | None, setting("How often everything is saved: 1 (epochs), 500steps, 10min.")] = None,
+    keep: Annotated[int | None, setting("States kept to go on from.")] = None,
+    milestones: Annotated[int | None, setting("Epochs between checkpoints kept for good; 0 for the last only.")] = None,
     log_every: Annotated[int | None, setting("Steps between lines of metrics.jsonl.")] = None,
     knn_every: Annotated[int | None, setting("Epochs between k-NN scores of the curve.")] = None,
     log_to: Annotated[
@@ -111,9 +113,13 @@ def pretrain(
     run = run_folder.RunFolder(path)
     knn = [line for line in read_metrics(run.metrics) if line["kind"] == "knn"]
     files = {"run": str(path), "checkpoint": str(run.latest), "curves": str(run.curves), "metrics": str(run.metrics)}
-    scores = {"untrained": knn[0]["top1"], "trained": knn[-1]["top1"], "k": knn[-1]["k"]} if knn else None
     rows = [[name, place] for name, place in files.items()]
-    if scores:
-        rows.append([f"k-NN, k={scores['k']}", f"{scores['untrained']:.1%} untrained, {scores['trained']:.1%} trained"])
+    scores = None
+    if knn:
+        first, last, best = knn[0], knn[-1], max(knn, key=lambda line: line["top1"])
+        scores = {"untrained": first["top1"], "trained": last["top1"], "k": last["k"]}
+        scores |= {"best": best["top1"], "best_epoch": best["epoch"]}
+        shown = f"{first['top1']:.1%} untrained, {last['top1']:.1%} trained"
+        rows.append([f"k-NN, k={last['k']}", f"{shown} (best {best['top1']:.1%}, epoch {best['epoch']})"])
     console.result(files | {"knn": scores}, console.listing(rows), as_json=as_json)
     console.note(f"now type: groco knn {run.latest}" if knn else f"the encoder is in {run.latest}")

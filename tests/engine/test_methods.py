@@ -111,7 +111,7 @@ def test_a_run_trains_resumes_bit_for_bit_and_leaves_an_encoder(request, setting
     assert {name.split(".")[0] for name in left} == {"encoder", "projector", "predictor"}
     assert left.keys() == right.keys()
     assert all(torch.equal(left[name], right[name]) for name in left)
-    states = [torch.load(RunFolder(path).state, weights_only=True)["model"] for path in (folder.path, whole)]
+    states = [torch.load(RunFolder(path).states[0], weights_only=True)["model"] for path in (folder.path, whole)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[1])
     encoder = load_encoder(folder.latest)
     assert encoder.metadata.method == f"mocov3 with {settings.loss.loss}"

@@ -52,7 +52,8 @@ def test_a_run_leaves_settings_metrics_checkpoints_and_a_picture(tiny):
         "metrics.jsonl",
         "plots/curves.png",
         "settings.toml",
-        "state/latest.pt",
+        "state/step-000000006.pt",
+        "state/step-000000009.pt",
     ]
     lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 10))
@@ -114,8 +115,9 @@ def test_a_damaged_state_is_refused(tiny, monkeypatch):
         with pytest.raises(Interrupted):
             pretrain(tiny)
     folder = RunFolder(Path(tiny.run.output))
-    folder.state.write_bytes(folder.state.read_bytes()[:1000])
-    with pytest.raises(GrocoError, match="damaged"):
+    for state in folder.states:
+        state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(GrocoError, match="none of its states is whole"):
         pretrain(tiny, resume=folder)
 
 

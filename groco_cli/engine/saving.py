@@ -1,0 +1,147 @@
+"""Saving a run, and going on with it: never a state that is not whole, and no good one given up for a bad one.
+
+Checkpoints are written first and the state last, so that wherever a state is, all that belongs to its step is too. A
+state is found by the step in its name, and an older one is deleted only once a newer is safely on disk: there is no
+list or pointer that could lie after a crash. Saving changes nothing in the training, however often it happens.
+"""
+
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from groco_cli import console
+from groco_cli.engine.checkpoint import DamagedStateError, TrainingState
+from groco_cli.engine.every import Every
+from groco_cli.engine.methods import Method
+from groco_cli.engine.run_folder import RunFolder
+from groco_cli.engine.settings import PretrainSettings
+from groco_cli.errors import GrocoError
+from groco_cli.files import atomic_write, cannot_write, remove_leftovers
+from groco_cli.models.conversion import save_checkpoint
+
+
+class Saver:
+    """Keeps a run's states and checkpoints.
+
+    Args:
+        settings: The run's.
+        folder: Where to.
+        model: Whose encoder becomes a checkpoint.
+        state: What is saved; `model` is part of it.
+        per_epoch: Steps an epoch.
+
+    Attributes:
+        kept: Step of the newest state that is whole; None where nothing was saved yet.
+    """
+
+    def __init__(
+        self, settings: PretrainSettings, folder: RunFolder, model: Method, state: TrainingState, per_epoch: int
+    ) -> None:
+        self._run, self._epochs, self._per_epoch = settings.run, settings.optim.epochs, per_epoch
+        self._folder, self._model, self._state = folder, model, state
+        self._every = Every.parse(settings.run.save_every, "--save-every")
+        self._saved_at = time.monotonic()
+        self._finite = 0  # the last step up to which every loss was
+        self.kept: int | None = None
+
+    def resume(self) -> None:
+        """Take up the newest state that is whole; nothing where the run was stopped before its first.
+
+        Raises:
+            GrocoError: If there are states or checkpoints, but no state is whole, or it is not of this run.
+        """
+        for folder in self._folder.folders:
+            remove_leftovers(folder)
+        states = self._folder.states
+        for path in states:
+            try:
+                self._state.load(path)
+            except DamagedStateError as error:
+                console.warn(f"skipped {error.message}")
+            else:
+                self.kept = self._finite = self._state.step
+                return
+        if states or self._folder.latest.exists():
+            reason = "none of its states is whole" if states else "its state is gone"
+            raise GrocoError(
+                f"--resume: cannot go on with {self._folder.path}: {reason}",
+                "begin a new run with another --output; the checkpoints of this one stay as they are",
+            )
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return self._lasts() or self._every.due(self._state.step, self._per_epoch, time.monotonic() - self._saved_at)
+
+    def save(self) -> None:
+        """Write latest.safetensors, the epoch's own file if it is to last, and the state.
+
+        Raises:
+            GrocoError: If the weights are not finite, or a file cannot be written; what was saved before stays.
+        """
+        if not self._state.is_finite():
+            raise self._diverged(f"the weights are not finite after step {self._state.step}")
+        try:
+            if self._state.step:
+                self._export(self._folder.latest)
+            if self._lasts():
+                self._export(self._folder.checkpoint(self._state.step // self._per_epoch - 1))
+            self._state.save(self._folder.state(self._state.step))
+            self._delete_older()
+        except GrocoError as error:
+            kept = "nothing was saved before" if self.kept is None else f"saved is step {self.kept}"
+            raise GrocoError(
+                f"{error.message}; {kept}",
+                f"make room there, then go on with: groco pretrain --resume --output {self._folder.path}",
+            ) from error
+        self.kept, self._saved_at = self._state.step, time.monotonic()
+
+    def check_loss(self, loss: float) -> None:
+        """Stop a run that has diverged.
+
+        Args:
+            loss: Mean of a stretch of steps up to now that begins no later than after the last check.
+
+        Raises:
+            GrocoError: If it is not finite.
+        """
+        if not math.isfinite(loss):
+            first, last = self._finite + 1, self._state.step
+            steps = f"step {last}" if first == last else f"steps {first} to {last}"
+            raise self._diverged(f"the loss is {loss} in {steps}")
+        self._finite = self._state.step
+
+    def _lasts(self) -> bool:
+        """Whether this is the end of an epoch whose checkpoint is never overwritten."""
+        epoch, more = divmod(self._state.step, self._per_epoch)
+        milestones = self._run.milestones
+        return more == 0 and epoch > 0 and (epoch == self._epochs or (milestones > 0 and epoch % milestones == 0))
+
+    def _export(self, path: Path) -> None:
+        encoder = self._model.encoder
+        encoder.metadata = replace(encoder.metadata, epoch=self._state.step // self._per_epoch)
+        with atomic_write(path) as temporary:
+            heads = {name: head.state_dict() for name, head in self._model.heads().items()}
+            save_checkpoint(temporary, encoder, heads)
+
+    def _delete_older(self) -> None:
+        """Delete what is beyond `--keep`, and later states: those were skipped, and the run has come here anew."""
+        newest = self._folder.state(self._state.step)
+        states = self._folder.states
+        later = [path for path in states if path.name > newest.name]
+        earlier = [path for path in states if path.name < newest.name]
+        for path in later + earlier[self._run.keep - 1 :]:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise cannot_write(path, error) from error
+
+    def _diverged(self, what: str) -> GrocoError:
+        rate = self._state.optimizer.param_groups[0]["lr"]
+        cause, hint = "most likely too high", "lower it (--lr) or lengthen --warmup-epochs"
+        if self._state.scaler.is_enabled():
+            cause, hint = f"{cause}, or the numbers are too large for fp16", f"{hint}, or type --precision bf16"
+        kept = (
+            f"{self._folder.latest} of step {self.kept} is from before" if self.kept else "no checkpoint is from before"
+        )
+        return GrocoError(f"{what}; the learning rate was {rate:.3g}, {cause}; {kept} is from before", hint)
