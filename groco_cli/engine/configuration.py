@@ -16,7 +16,8 @@ from groco_cli.errors import UsageError, did_you_mean
 Overrides = Mapping[str, Mapping[str, Any]]  # section → name → value
 
 # Where a run goes on and what is kept of it: no weight depends on these, so they may change when it is resumed.
-_FREE = {"data": {"data_root", "workers"}, "run": {"device", "output", "log_to", "save_every", "keep", "milestones"}}
+_PLACES = {"device", "output", "gpus", "processes", "nodes", "rdzv", "process_timeout", "log_to"}
+_FREE = {"data": {"data_root", "workers"}, "run": {*_PLACES, "save_every", "keep", "milestones"}}
 
 
 def resolve(recipe: str | None, file: Path | None, options: Overrides) -> PretrainSettings:

@@ -66,6 +66,19 @@ class MetricsLog:
             sink.close()
 
 
+class NoLog:
+    """Takes what would be logged, in a process that is not the first."""
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def sync(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """All whole lines of a run's metrics; a last one that a kill cut short is left out."""
     if not path.exists():

@@ -236,6 +236,11 @@ class RunSettings:
         log_every: Steps between lines of metrics.jsonl.
         knn_every: Epochs between k-NN scores of the curve, where there are labels; 0 for none but the first and last.
         log_to: What metrics go to besides metrics.jsonl: "tensorboard", "wandb".
+        gpus: GPUs of each machine, one process each; 0 for one process on `device`.
+        processes: Processes on each machine, on its CPU; see `launch`.
+        nodes: Machines.
+        rdzv: Where several machines meet, HOST:PORT.
+        process_timeout: Minutes until a process that does not answer is given up.
     """
 
     output: str = ""
@@ -248,6 +253,11 @@ class RunSettings:
     log_every: int = 10
     knn_every: int = 5
     log_to: tuple[str, ...] = ()
+    gpus: int = 0
+    processes: int = 1
+    nodes: int = 1
+    rdzv: str = ""
+    process_timeout: int = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,6 +319,7 @@ class PretrainSettings:
         _at_least("--seed", run.seed, 0)
         for name in run.log_to:
             _one_of("--log-to", str(name), SINKS)
+        _check_processes(run)
         _positive("--beta", 1.0 if loss.beta is None else loss.beta)
         _positive("--temperature", 1.0 if loss.temperature is None else loss.temperature)
         if loss.margin is not None and not loss.margin >= 0:
@@ -319,6 +330,22 @@ class PretrainSettings:
                 f"--warmup-epochs {optim.warmup_epochs} is more than --epochs {optim.epochs}",
                 f"type --warmup-epochs {optim.epochs // 10}",
             )
+
+
+def _check_processes(run: RunSettings) -> None:
+    _at_least("--gpus", run.gpus, 0)
+    _at_least("--processes", run.processes, 1)
+    _at_least("--nodes", run.nodes, 1)
+    _at_least("--process-timeout", run.process_timeout, 1)
+    if run.gpus and run.processes > 1:
+        raise UsageError(f"--gpus {run.gpus} and --processes {run.processes} contradict each other", "leave one out")
+    if run.gpus and run.device != "auto" and run.device != "cuda":
+        raise UsageError(f"--gpus {run.gpus} and --device {run.device} contradict each other", "leave one out")
+    if run.nodes > 1 and not run.rdzv:
+        raise UsageError(f"--nodes {run.nodes} need a place to meet", "type --rdzv HOST:29400, HOST being one of them")
+    host, _, port = run.rdzv.rpartition(":")
+    if run.rdzv and not (host and port.isdecimal()):
+        raise UsageError(f"--rdzv {run.rdzv} is no HOST:PORT", f"type --rdzv {run.rdzv.strip(':') or 'HOST'}:29400")
 
 
 def _one_of(option: str, value: str, choices: object) -> None:

@@ -1,6 +1,6 @@
 """Pre-training, from settings to a run's folder; the loop reads top to bottom."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +18,12 @@ from groco_cli.engine.configuration import binding, to_toml
 from groco_cli.engine.curves import draw_curves
 from groco_cli.engine.interrupt import Interrupted, StopRequest
 from groco_cli.engine.methods import Compared, Method
-from groco_cli.engine.metrics import MetricsLog, read_metrics
+from groco_cli.engine.metrics import MetricsLog, NoLog, read_metrics
 from groco_cli.engine.monitor import KNNMonitor, knn_monitor
 from groco_cli.engine.objective import build_loss, build_method
 from groco_cli.engine.optim import OPTIMIZERS
 from groco_cli.engine.pace import Pace, Stopwatch
+from groco_cli.engine.processes import Processes, joined
 from groco_cli.engine.report import Report
 from groco_cli.engine.run_folder import RunFolder, new_run_folder
 from groco_cli.engine.saving import Saver
@@ -34,9 +35,11 @@ from groco_cli.files import atomic_write
 from groco_cli.losses.base import ViewLoss
 from groco_cli.losses.statistics import similarity_statistics
 
+_DUE = 1  # what a process whose time to save has come answers; a signal's number is larger
+
 
 def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> Path:
-    """Pre-train an encoder.
+    """Pre-train an encoder, together with the processes that were started with this one, if any (see `launch`).
 
     Args:
         settings: Everything that the run depends on.
@@ -51,14 +54,20 @@ def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> 
         Interrupted: If SIGINT or SIGTERM came; the run is saved and can be resumed.
     """
     check_installed(settings.run.log_to)
-    device = devices.choose_device(settings.run.device)
+    with joined(settings.run) as processes:
+        return _pretrain(settings, resume, processes)
+
+
+def _pretrain(settings: PretrainSettings, resume: RunFolder | None, processes: Processes) -> Path:
+    device = processes.device
     precision = devices.choose_precision(settings.run.precision, device)
     dataset = open_dataset(settings.data.data, data_root(settings.data.data_root))
     dataset = replace(dataset, train=first(dataset.train, settings.data.subset))
     loss = build_loss(settings.loss, settings.method.method)
     _check_batch(settings, dataset, loss)
+    share = processes.share(settings.optim.batch_size)
 
-    workers = default_workers(device) if settings.data.workers < 0 else settings.data.workers
+    workers = processes.workers(default_workers(device)) if settings.data.workers < 0 else settings.data.workers
     normalisation = Normalisation(mean=settings.views.mean, std=settings.views.std)
     loader = ViewLoader(
         dataset.train,
@@ -69,11 +78,12 @@ def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> 
         seed=settings.run.seed,
         device=device,
         workers=workers,
+        share=share,
         on_bad_image=settings.data.on_bad_image,
         dtype=settings.views.dtype,
     )
     torch.manual_seed(settings.run.seed)
-    model = build_method(settings).to(memory_format=torch.channels_last).to(device)
+    model = processes.together(build_method(settings)).to(memory_format=torch.channels_last).to(device)
     optim = settings.optim
     state = TrainingState(
         model,
@@ -81,29 +91,35 @@ def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> 
         torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
         binding(settings),
     )
-    folder = resume or new_run_folder(settings.run.output, settings.recipe)
+    folder = resume or RunFolder(
+        Path(processes.from_first(lambda: str(new_run_folder(settings.run.output, settings.recipe).path)))
+    )
     saver = Saver(settings, folder, model, state, len(loader))
     if resume:
         saver.resume()
-    with atomic_write(folder.settings) as temporary:
-        temporary.write_text(to_toml(settings), encoding="utf-8")
-    _announce(settings, dataset, loader, loss, folder, state, devices.describe(device), precision)
+    if processes.is_first:
+        with atomic_write(folder.settings) as temporary:
+            temporary.write_text(to_toml(settings), encoding="utf-8")
+    where = devices.describe(device) + (f", {processes.world} processes" if processes.world > 1 else "")
+    _announce(settings, dataset, loader, loss, folder, state, where, precision)
     monitor = knn_monitor(dataset, device, workers, settings.data.on_bad_image)
-    run = _Run(settings, folder, device, precision, loader, model, loss, state, saver, monitor)
+    parallel = processes.parallel(model)
+    run = _Run(settings, folder, processes, precision, loader, model, parallel, loss, state, saver, monitor)
     run.train()
     return folder.path
 
 
 @dataclass
 class _Run:
-    """Everything that the loop touches."""
+    """Everything that the loop touches; `parallel` is called in the model's place."""
 
     settings: PretrainSettings
     folder: RunFolder
-    device: torch.device
+    processes: Processes
     precision: str
     loader: ViewLoader
     model: Method
+    parallel: Callable[[Sequence[Tensor]], Compared]
     loss: ViewLoss
     state: TrainingState
     saver: Saver
@@ -112,20 +128,20 @@ class _Run:
     def train(self) -> None:
         """The loop: from the state's step to the end, or until asked to stop."""
         state, run, batch_size = self.state, self.settings.run, self.settings.optim.batch_size
+        first = self.processes.is_first
         per_epoch, epochs = len(self.loader), self.settings.optim.epochs
         total = per_epoch * epochs
-        sinks = open_sinks(self.settings, self.folder.path, state.step)
+        sinks = open_sinks(self.settings, self.folder.path, state.step) if first else []
         with (
             dead_workers_explained(),
-            closing(MetricsLog(self.folder.metrics, self.saver.kept, sinks)) as metrics,
+            closing(MetricsLog(self.folder.metrics, self.saver.kept, sinks) if first else NoLog()) as metrics,
             StopRequest() as stop,
             Report(state.step, total, epochs) as report,
         ):
             if self.saver.kept is None:
                 if self.monitor:
                     report.note(f"untrained  {self._score(metrics, 0)}")
-                metrics.sync()
-                self.saver.save()  # a disk that has no room for it is found out now, not in an hour
+                self._save(metrics)  # a disk that has no room for it is found out now, not in an hour
             self.model.train()
             for epoch in range(state.step // per_epoch, epochs):
                 stopwatch = Stopwatch(batch_size)
@@ -144,15 +160,16 @@ class _Run:
                 knn = self._score(metrics, number) if due else ""
                 report.epoch(number, pace, knn)
                 self._save_if_due(metrics, stopwatch, stop.signal, total)
-        draw_curves(read_metrics(self.folder.metrics), self.folder.curves, self._title())
+        if first:
+            draw_curves(read_metrics(self.folder.metrics), self.folder.curves, self._title())
 
     def _step(self, views: Sequence[Tensor], progress: float, rate: float) -> tuple[Tensor, Compared]:
         state = self.state
         for group in state.optimizer.param_groups:
             group["lr"] = rate
         self.model.before_step(progress)
-        with devices.autocast(self.device, self.precision):
-            compared = self.model([view.contiguous(memory_format=torch.channels_last) for view in views])
+        with devices.autocast(self.processes.device, self.precision):
+            compared = self.parallel([view.contiguous(memory_format=torch.channels_last) for view in views])
             loss = self.loss(compared.anchors, self.settings.views.views, compared.targets)
         state.optimizer.zero_grad(set_to_none=True)
         scale = state.scaler.get_scale()
@@ -161,7 +178,7 @@ class _Run:
         state.scaler.update()
         state.overflows += state.scaler.get_scale() < scale  # lowered: fp16 left this step out
         state.step += 1
-        return loss.detach(), compared
+        return self.processes.mean(loss.detach()), compared
 
     def _rate(self, total: int, per_epoch: int) -> float:
         optim = self.settings.optim
@@ -172,9 +189,12 @@ class _Run:
             total_steps=total,
         )
 
-    def _log(self, metrics: MetricsLog, loss: Tensor, compared: Compared, pace: Pace) -> None:
+    def _log(self, metrics: MetricsLog | NoLog, loss: Tensor, compared: Compared, pace: Pace) -> None:
         """Write a line about this step; the one place that waits for the device within an epoch."""
-        positive, negative = similarity_statistics(compared.anchors, self.settings.views.views, compared.targets)
+        positive, negative = map(
+            self.processes.mean,
+            similarity_statistics(compared.anchors, self.settings.views.views, compared.targets),
+        )
         self.saver.check_loss(pace.loss)
         metrics.write(
             "train",
@@ -191,28 +211,37 @@ class _Run:
             },
         )
 
-    def _score(self, metrics: MetricsLog, epoch: int) -> str:
-        """The k-NN score of the curve, where there are labels."""
-        if self.monitor is None:
+    def _score(self, metrics: MetricsLog | NoLog, epoch: int) -> str:
+        """The k-NN score of the curve, where there are labels; the first process's work."""
+        score = self.monitor.score(self.model.encoder) if self.monitor and self.processes.is_first else None
+        self.processes.wait()
+        if score is None:
             return ""
-        score = self.monitor.score(self.model.encoder)
         metrics.write("knn", self.state.step, {"epoch": epoch, **score})
         return f"k-NN {score['top1']:.1%} (k={score['k']})"
 
-    def _save_if_due(self, metrics: MetricsLog, stopwatch: Stopwatch, signal: int | None, total: int) -> None:
+    def _save_if_due(self, metrics: MetricsLog | NoLog, stopwatch: Stopwatch, signal: int | None, total: int) -> None:
         """Save when it is time, at the end, and when a signal came: then stop, unless all is done."""
+        due = self.processes.is_first and self.saver.due()  # by the first one's clock
+        asked = self.processes.agreed(signal or (_DUE if due else 0))
         over = self.state.step == total
-        if not (signal or over or self.saver.due()):
+        if not (asked or over):
             return
         self.saver.check_loss(stopwatch.read().loss)
-        metrics.sync()
-        self.saver.save()
-        if signal and not over:
+        self._save(metrics)
+        if asked > _DUE and not over:
             raise Interrupted(
                 f"after step {self.state.step} of {total}, saved in {self.folder.path}",
                 f"go on with: groco pretrain --resume --output {self.folder.path}",
-                signal,
+                asked,
             )
+
+    def _save(self, metrics: MetricsLog | NoLog) -> None:
+        """The first process's work."""
+        if self.processes.is_first:
+            metrics.sync()
+            self.saver.save()
+        self.processes.wait()
 
     def _title(self) -> str:
         settings = self.settings

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_nn
 import torch.nn.functional as F
 from torch import Tensor
+
+from groco_cli.losses.gathering import gathered
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ def embed(projections: Sequence[Tensor], targets: Sequence[Tensor] | None = None
     others = others.detach() if stop_gradient else others
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return Embeddings(anchors, others, 0)
-    gathered = dist_nn.all_gather(others.contiguous())  # type: ignore[no-untyped-call]
-    return Embeddings(anchors, torch.cat(tuple(gathered), dim=1), dist.get_rank() * anchors.shape[1])
+    return Embeddings(anchors, torch.cat(tuple(gathered(others)), dim=1), dist.get_rank() * anchors.shape[1])
 
 
 def _unit(projections: Sequence[Tensor]) -> Tensor:

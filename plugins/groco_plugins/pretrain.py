@@ -1,5 +1,6 @@
 """`groco pretrain`: options to settings; the work is `groco_cli.engine.pretrain`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -79,6 +80,11 @@ def pretrain(
     milestones: Annotated[int | None, setting("Epochs between checkpoints kept for good; 0 for the last only.")] = None,
     log_every: Annotated[int | None, setting("Steps between lines of metrics.jsonl.")] = None,
     knn_every: Annotated[int | None, setting("Epochs between k-NN scores of the curve.")] = None,
+    gpus: Annotated[int | None, setting("GPUs to train on, one process each; the batch is divided among them.")] = None,
+    processes: Annotated[int | None, setting("The same on a CPU: how many processes.")] = None,
+    nodes: Annotated[int | None, setting("Machines; type the same command on each.")] = None,
+    rdzv: Annotated[str | None, setting("HOST:PORT where they meet, HOST being one of them.")] = None,
+    process_timeout: Annotated[int | None, setting("Minutes until a silent process is given up.")] = None,
     log_to: Annotated[
         list[str] | None, setting("Send the metrics to tensorboard or wandb as well; may be given again.")
     ] = None,
@@ -97,7 +103,7 @@ def pretrain(
     """
     given = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
 
-    from groco_cli.engine import configuration, run_folder, trainer
+    from groco_cli.engine import configuration, launch, run_folder, trainer
     from groco_cli.engine.metrics import read_metrics
 
     overrides = configuration.by_section(given)
@@ -106,9 +112,13 @@ def pretrain(
             raise UsageError("--resume takes the run's own settings", "leave out --recipe and --config")
         folder = run_folder.run_to_resume(output)
         settings = configuration.resume_settings(folder.settings, overrides)
-        path = trainer.pretrain(settings, resume=folder)
     else:
-        path = trainer.pretrain(configuration.resolve(recipe, config, overrides))
+        folder, settings = None, configuration.resolve(recipe, config, overrides)
+    if launch.started(settings.run):
+        return  # the first of the processes has shown the result
+    path = trainer.pretrain(settings, resume=folder)
+    if (place := launch.place(os.environ)) and place.rank:
+        return
 
     run = run_folder.RunFolder(path)
     knn = [line for line in read_metrics(run.metrics) if line["kind"] == "knn"]
