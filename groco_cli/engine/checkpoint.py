@@ -56,7 +56,11 @@ class TrainingState:
         }
         # Through a file of Python's: given a path, torch turns a full disk into a RuntimeError.
         with atomic_write(path) as temporary, temporary.open("wb") as file:
-            torch.save(state, file)
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:
+                # Where a write fails, torch tries to end its archive all the same, and complains of that instead.
+                raise error.__context__ if isinstance(error.__context__, OSError) else error
 
     def load(self, path: Path) -> None:
         """Take everything back.

@@ -73,7 +73,7 @@ def saved_step(folder: RunFolder) -> int:
         with ZipFile(path) as file:
             assert file.testzip() is None, path
         assert f"step-{torch.load(path, weights_only=True)['step']:09d}" == path.stem
-    for path in folder.path.glob("checkpoints/*.safetensors"):
+    for path in folder.path.glob("checkpoints/[!.]*.safetensors"):
         load_encoder(path)
     return max((int(path.stem.removeprefix("step-")) for path in folder.states), default=-1)
 
@@ -143,7 +143,7 @@ def main() -> None:
             assert saved >= before, f"step {before} was saved, and is gone: {saved}"
         states, metrics = zip(result(folder), result(reference), strict=True)
         same = equal(*states) and metrics[0] == metrics[1]
-        files = [sorted(p.name for p in f.path.glob("checkpoints/*")) for f in (folder, reference)]
+        files = [sorted(p.name for p in f.path.glob("checkpoints/[!.]*")) for f in (folder, reference)]
         for name in files[1]:
             pair = [load_encoder(f.path / "checkpoints" / name).state_dict() for f in (folder, reference)]
             same = same and equal(*pair)

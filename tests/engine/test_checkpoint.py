@@ -1,0 +1,122 @@
+"""States: what comes back, and that a damaged one never passes for whole."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from groco_cli.engine.checkpoint import DamagedStateError, TrainingState
+from groco_cli.errors import GrocoError, UsageError
+
+
+def built(width: int = 7, **settings: object) -> TrainingState:
+    """A small model with momentum, one step in."""
+    model = nn.Sequential(nn.Linear(5, width), nn.BatchNorm1d(width))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.randn(4, 5)).square().mean().backward()
+    optimizer.step()
+    return TrainingState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False), settings, step=3, overflows=2)
+
+
+def everything(state: TrainingState) -> list[torch.Tensor]:
+    momentum = [memory["momentum_buffer"] for memory in state.optimizer.state.values()]
+    return [tensor.clone() for tensor in (*state.model.state_dict().values(), *momentum)]
+
+
+def same(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
+    return len(left) == len(right) and all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+@pytest.fixture
+def saved(tmp_path) -> tuple[TrainingState, Path]:
+    state = built(lr=0.1)
+    state.save(tmp_path / "state.pt")
+    return state, tmp_path / "state.pt"
+
+
+def test_everything_comes_back_random_numbers_too(saved):
+    state, path = saved
+    expected = torch.rand(3)
+    other = built(lr=0.1)
+    other.step = other.overflows = 0
+    assert not same(everything(other), everything(state))
+    other.load(path)
+    assert same(everything(other), everything(state))
+    assert (other.step, other.overflows) == (3, 2)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing(saved):
+    state, path = saved
+    whole, noticed = path.read_bytes(), []
+    weight = state.model[0].weight.detach().numpy().tobytes()
+    inside = range(whole.index(weight), whole.index(weight) + len(weight))
+    for place in [*range(0, len(whole), 29), *inside]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        other = built(lr=0.1)
+        try:
+            other.load(path)
+        except DamagedStateError as error:
+            noticed.append((place, error.message))
+        else:
+            assert same(everything(other), everything(state)), place
+    assert {place for place, _ in noticed} > set(inside)
+    assert all(str(path) in message and "\n" not in message for _, message in noticed)
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 0.5, 0.99])
+def test_a_file_cut_short_is_noticed(saved, length):
+    _, path = saved
+    whole = path.read_bytes()
+    path.write_bytes(whole[: length if isinstance(length, int) else int(length * len(whole))])
+    with pytest.raises(DamagedStateError, match="damaged"):
+        built(lr=0.1).load(path)
+
+
+def test_a_file_that_is_not_there_or_of_something_else_is_damaged(tmp_path):
+    torch.save([1, 2], tmp_path / "list.pt", pickle_protocol=2)
+    (tmp_path / "text.pt").write_text("no state")
+    for name in ("absent.pt", "text.pt"):
+        with pytest.raises(DamagedStateError):
+            built().load(tmp_path / name)
+
+
+def test_a_state_of_a_run_with_other_settings_is_refused_and_changes_nothing(saved):
+    _, path = saved
+    other = built(lr=0.3)
+    before = everything(other)
+    with pytest.raises(UsageError, match=r"run with lr = 0\.1, not 0\.3"):
+        other.load(path)
+    assert same(everything(other), before)
+
+
+def test_settings_that_came_later_do_not_keep_a_state_from_being_taken_up(saved):
+    state, path = saved
+    other = built(lr=0.1, invented_later=5)
+    other.load(path)
+    assert same(everything(other), everything(state))
+
+
+def test_a_whole_state_that_does_not_fit_says_so(saved):
+    _, path = saved
+    with pytest.raises(GrocoError, match="does not fit this run") as caught:
+        built(width=8, lr=0.1).load(path)
+    assert not isinstance(caught.value, DamagedStateError)
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_found_in_weights_statistics_and_momentum(bad):
+    assert built().is_finite()
+    for place in (
+        lambda state: state.model[0].weight,
+        lambda state: state.model[1].running_var,
+        lambda state: next(iter(state.optimizer.state.values()))["momentum_buffer"],
+    ):
+        state = built()
+        with torch.no_grad():
+            place(state).flatten()[1:2].fill_(bad)
+        assert not state.is_finite()

@@ -1,0 +1,423 @@
+"""Saving and going on: when, what is kept, and that nothing that goes wrong costs what was saved before."""
+
+import errno
+import os
+import resource
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from groco_cli import console, devices
+from groco_cli.engine import checkpoint, pretrain, saving, trainer
+from groco_cli.engine.checkpoint import TrainingState
+from groco_cli.engine.configuration import override, resume_settings
+from groco_cli.engine.interrupt import Interrupted
+from groco_cli.engine.metrics import read_metrics
+from groco_cli.engine.report import Report
+from groco_cli.engine.run_folder import RunFolder
+from groco_cli.engine.settings import LossSettings, PretrainSettings
+from groco_cli.errors import GrocoError, UsageError
+from groco_cli.models import load_encoder
+
+TIMES = ("images_per_second", "waiting")
+
+
+def changed(settings: PretrainSettings, **run: object) -> PretrainSettings:
+    return override(settings, {"run": run}, "test")
+
+
+def whole(settings: PretrainSettings) -> RunFolder:
+    """The same run, left alone."""
+    return RunFolder(pretrain(changed(settings, output=str(Path(settings.run.output).with_name("whole")))))
+
+
+def resumed(settings: PretrainSettings) -> RunFolder:
+    folder = RunFolder(Path(settings.run.output))
+    pretrain(resume_settings(folder.settings, {}), resume=folder)
+    return folder
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[], object]) -> None:
+    """Do something while that step is reported, before anything is saved of it."""
+    original = Report.step
+
+    def reported(self: Report, now: int) -> None:
+        original(self, now)
+        if now == step:
+            action()
+
+    monkeypatch.setattr(Report, "step", reported)
+
+
+def stopped(settings: PretrainSettings, step: int) -> RunFolder:
+    """A run that a signal stopped after this step."""
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, step, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(Interrupted):
+            pretrain(settings)
+    return RunFolder(Path(settings.run.output))
+
+
+def steps(folder: RunFolder) -> list[int]:
+    """The steps whose states are kept, newest first."""
+    return [int(path.stem.removeprefix("step-")) for path in folder.states]
+
+
+def assert_equal(a: RunFolder, b: RunFolder) -> None:
+    """Weights, the optimiser's memory and metrics are the same bit for bit."""
+    left, right = (torch.load(folder.states[0], weights_only=True) for folder in (a, b))
+    torch.testing.assert_close(left["model"], right["model"], rtol=0, atol=0)
+    torch.testing.assert_close(left["optimizer"], right["optimizer"], rtol=0, atol=0)
+    assert (left["step"], left["settings"]) == (right["step"], right["settings"])
+    torch.testing.assert_close(load_file(a.latest), load_file(b.latest), rtol=0, atol=0)
+    lines = [[{k: v for k, v in line.items() if k not in TIMES} for line in read_metrics(f.metrics)] for f in (a, b)]
+    assert lines[0] == lines[1] != []
+
+
+def assert_saved_is_good(folder: RunFolder, newest: int) -> None:
+    """What was saved at this step can be loaded, and nothing half written lies about."""
+    assert steps(folder)[0] == newest
+    for path in folder.states:
+        state = torch.load(path, weights_only=True)
+        assert all(tensor.isfinite().all() for tensor in state["model"].values())
+    assert all(parameter.isfinite().all() for parameter in load_encoder(folder.latest).parameters())
+    assert not any(path.name.startswith(".") for path in folder.path.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [("1", [0, 3, 6]), ("2", [0, 6]), ("2steps", [0, 2, 4, 6]), ("4steps", [0, 4, 6]), ("1min", [0, 2, 4, 6])],
+)
+def test_it_is_saved_when_asked_and_at_the_end(quick, monkeypatch, every, expected):
+    clock, saved, original = SimpleNamespace(steps=0), [], TrainingState.save
+    step = Report.step
+
+    def ticking(self: Report, now: int) -> None:
+        clock.steps = now
+        step(self, now)
+
+    def recorded(self: TrainingState, path: Path) -> None:
+        saved.append(self.step)
+        original(self, path)
+
+    monkeypatch.setattr(Report, "step", ticking)
+    monkeypatch.setattr(TrainingState, "save", recorded)
+    monkeypatch.setattr(saving, "time", SimpleNamespace(monotonic=lambda: 40.0 * clock.steps))
+    pretrain(changed(quick, save_every=every))
+    assert saved == expected
+
+
+def test_how_often_it_is_saved_and_what_is_kept_changes_nothing_in_the_training(quick):
+    often = RunFolder(pretrain(changed(quick, save_every="1steps", keep=1, milestones=1)))
+    assert_equal(often, whole(changed(quick, save_every="2")))
+
+
+@pytest.mark.parametrize(("keep", "expected"), [(1, [6]), (2, [6, 5]), (4, [6, 5, 4, 3])])
+def test_the_newest_states_are_kept(quick, keep, expected):
+    assert steps(RunFolder(pretrain(changed(quick, save_every="1step", keep=keep)))) == expected
+
+
+def test_an_older_state_is_deleted_only_once_the_newer_is_on_disk(quick, monkeypatch):
+    folder, seen, original = RunFolder(Path(quick.run.output)), [], TrainingState.save
+
+    def observed(self: TrainingState, path: Path) -> None:
+        seen.append(steps(folder))
+        original(self, path)
+        seen.append(steps(folder))
+
+    monkeypatch.setattr(TrainingState, "save", observed)
+    pretrain(changed(quick, keep=1))
+    assert seen == [[], [0], [0], [3, 0], [3], [6, 3]]
+
+
+@pytest.mark.parametrize(("milestones", "expected"), [(0, [3]), (100, [3]), (1, [0, 1, 2, 3]), (2, [1, 3])])
+def test_milestones_and_the_last_epoch_keep_their_checkpoints(quick, milestones, expected):
+    settings = override(changed(quick, milestones=milestones, save_every="3"), {"optim": {"epochs": 4}}, "test")
+    folder = RunFolder(pretrain(settings))
+    epochs = [f"epoch-{number:04d}" for number in expected]
+    assert sorted(path.stem for path in folder.path.glob("checkpoints/*")) == [*epochs, "latest"]
+    assert [load_encoder(folder.checkpoint(number)).metadata.epoch for number in expected] == [n + 1 for n in expected]
+    torch.testing.assert_close(load_file(folder.latest), load_file(folder.checkpoint(3)), rtol=0, atol=0)
+
+
+def damage(path: Path) -> None:
+    """Flip one bit amid the weights: what torch.load alone would not notice."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_state_is_skipped_by_name_and_the_run_goes_on_from_the_one_before(quick, monkeypatch):
+    settings = changed(quick, save_every="2steps", keep=2)
+    folder, warnings = stopped(settings, 5), []
+    assert steps(folder) == [5, 4]
+    damage(folder.state(5))
+    monkeypatch.setattr(console, "warn", warnings.append)
+    resumed(settings)
+    assert [str(folder.state(5)) in warning and "damaged" in warning for warning in warnings] == [True]
+    assert steps(folder) == [6, 4], "the damaged one is gone, and did not count"
+    assert_equal(folder, whole(settings))
+
+
+def test_where_no_state_is_whole_the_run_is_not_begun_again_over_its_checkpoints(quick):
+    folder = stopped(quick, 5)
+    before = folder.latest.read_bytes()
+    for path in folder.states:
+        damage(path)
+    with pytest.raises(GrocoError, match="none of its states is whole"):
+        resumed(quick)
+    for path in folder.states:
+        path.unlink()
+    with pytest.raises(GrocoError, match="its state is gone"):
+        resumed(quick)
+    assert folder.latest.read_bytes() == before
+
+
+def test_a_run_killed_before_its_first_state_begins_anew(quick):
+    folder = RunFolder(Path(quick.run.output))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingState, "save", lambda *_: signal.raise_signal(signal.SIGKILL - 9) or 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pretrain(quick)
+    assert folder.settings.exists()
+    assert folder.states == []
+    assert_equal(resumed(quick), whole(quick))
+
+
+def test_a_state_of_another_run_is_refused(quick):
+    folder = stopped(quick, 4)
+    other = whole(override(quick, {"optim": {"learning_rate": 0.2}}, "test"))
+    shutil.copy(other.states[0], folder.states[0].parent)
+    with pytest.raises(UsageError, match=r"run with optim\.learning_rate = 0\.2, not 0\.1"):
+        resumed(quick)
+
+
+def test_a_run_of_before_there_were_several_states_resumes_bit_for_bit(quick):
+    folder = stopped(quick, 4)
+    newest, *older = folder.states
+    state = torch.load(newest, weights_only=True)
+    del state["settings"], state["overflows"]
+    torch.save(state, folder.path / "state/latest.pt")
+    for path in (newest, *older):
+        path.unlink()
+    toml = folder.settings.read_text()
+    assert 'save_every = "1"\nkeep = 2\nmilestones = 100\n' in toml
+    folder.settings.write_text(toml.replace('save_every = "1"\nkeep = 2\nmilestones = 100\n', "save_every = 1\n"))
+    assert_equal(resumed(quick), whole(quick))
+
+
+def test_how_it_is_saved_may_change_when_it_is_resumed_but_not_what_is_learnt(quick):
+    folder = stopped(quick, 4)
+    free = resume_settings(folder.settings, {"run": {"save_every": "1step", "keep": 5, "milestones": 1}})
+    assert (free.run.save_every, free.run.keep, free.run.milestones) == ("1step", 5, 1)
+    with pytest.raises(UsageError, match=r"run\.seed = 0, not 1"):
+        resume_settings(folder.settings, {"run": {"seed": 1}})
+
+
+def test_what_a_kill_left_half_written_is_removed_and_nothing_else(quick):
+    folder = stopped(quick, 4)
+    left = [
+        folder.path / name for name in ("state/.step-000000005-ab_3xyz9.pt", "checkpoints/.latest-abcdefgh.safetensors")
+    ]
+    own = [folder.path / ".notes.txt", folder.path / "state/.keep"]
+    for path in left + own:
+        path.write_text("half")
+    resumed(quick)
+    assert [path.exists() for path in left + own] == [False, False, True, True]
+
+
+def full_disk(at: int) -> Callable[..., None]:
+    """What torch.save does where the disk fills up, from this step on."""
+    original = torch.save
+
+    def save(state: dict[str, object], file: object) -> None:
+        if state["step"] < at:
+            return original(state, file)
+        file.write(b"half a state")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return save
+
+
+def test_a_full_disk_is_one_line_and_costs_nothing_that_was_saved(quick):
+    settings = changed(quick, save_every="2steps")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoint.torch, "save", full_disk(at=4))
+        with pytest.raises(GrocoError, match=r"cannot write .*step-000000004\.pt: No space left") as caught:
+            pretrain(settings)
+    assert "saved is step 2" in caught.value.message
+    assert "--resume" in caught.value.hint
+    folder = RunFolder(Path(settings.run.output))
+    assert_saved_is_good(folder, newest=2)
+    assert_equal(resumed(settings), whole(settings))
+
+
+def test_a_disk_that_takes_no_more_is_one_line_in_truth_too(quick):
+    """The state grows once there is momentum: a limit in between fails the first save that matters."""
+    small = RunFolder(pretrain(changed(quick, output=quick.run.output + "-small", keep=9)))
+    first, later = (small.state(step).stat().st_size for step in (0, 3))
+    assert later > first + 10_000
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((first + later) // 2, before[1]))
+    try:
+        with pytest.raises(GrocoError, match=r"cannot write .*step-000000003\.pt: File too large; saved is step 0"):
+            pretrain(quick)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert_saved_is_good(RunFolder(Path(quick.run.output)), newest=0)
+    assert_equal(resumed(quick), whole(quick))
+
+
+@pytest.mark.parametrize("how", ["read-only", "gone"])
+def test_a_state_folder_that_takes_nothing_more_is_one_line_and_costs_nothing(quick, how):
+    settings = changed(quick, save_every="2steps")
+    folder, aside = RunFolder(Path(settings.run.output)), Path(settings.run.output).with_name("aside")
+    place = folder.path / "state"
+
+    def lose() -> None:
+        if how == "read-only":
+            place.chmod(0o555)
+            if os.access(place, os.W_OK):
+                place.chmod(0o755)
+                pytest.skip("root may write everywhere")
+        else:
+            place.rename(aside)
+            place.touch()
+
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, 4, lose)
+        with pytest.raises(GrocoError, match=r"cannot write .*; saved is step 2"):
+            pretrain(settings)
+    if how == "read-only":
+        place.chmod(0o755)
+    else:
+        place.unlink()
+        aside.rename(place)
+    assert_saved_is_good(folder, newest=2)
+    assert_equal(resumed(settings), whole(settings))
+
+
+@pytest.fixture
+def files(quick, tmp_path) -> PretrainSettings:
+    """A quick run on 96 pictures in a folder."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(96):
+        Image.effect_noise((40, 36), 60 + number).convert("RGB").save(folder / f"{number}.png")
+    data = {"data": str(folder), "subset": 0, "workers": 0}
+    return override(quick, {"data": data, "views": {"augmentation": "small"}}, "test")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("on_bad_image", ["error", "skip"])
+def test_a_data_folder_that_is_lost_in_mid_run_is_one_line_and_costs_nothing(files, monkeypatch, workers, on_bad_image):
+    data = {"workers": workers, "on_bad_image": on_bad_image}
+    settings = override(changed(files, save_every="1step"), {"data": data, "optim": {"epochs": 4}}, "test")
+    folder, pictures = RunFolder(Path(settings.run.output)), Path(settings.data.data)
+    monkeypatch.setattr(console, "warn", lambda _: None)
+    with pytest.MonkeyPatch.context() as patch:
+        at_step(patch, 4, lambda: pictures.rename(pictures.with_name("away")))
+        with pytest.raises(GrocoError, match="cannot (be )?decode") as caught:
+            pretrain(settings)
+    assert "\n" not in caught.value.message
+    assert str(pictures) in caught.value.message
+    pictures.with_name("away").rename(pictures)
+    assert_saved_is_good(folder, newest=steps(folder)[0])
+    assert steps(folder)[0] >= 4
+    assert_equal(resumed(settings), whole(settings))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_from_files_resumes_bit_for_bit_in_mid_epoch_whatever_decodes(files, workers):
+    settings = override(files, {"data": {"workers": workers}}, "test")
+    folder = stopped(settings, 2)
+    other = resume_settings(folder.settings, {"data": {"workers": 1 - workers}})
+    pretrain(other, resume=folder)
+    assert_equal(folder, whole(settings))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lars", "adamw"])
+@pytest.mark.parametrize("loss", ["groco", "infonce", "triplet"])
+@pytest.mark.parametrize("method", ["siamese", "mocov3"])
+def test_every_loss_and_optimiser_resumes_bit_for_bit_in_mid_epoch(quick, method, loss, optimizer):
+    changes = {"loss": {"loss": loss}, "optim": {"optimizer": optimizer}, "method": {"method": method}}
+    settings = override(replace(quick, loss=LossSettings()), changes, "test")
+    stopped(settings, 4)
+    assert_equal(resumed(settings), whole(settings))
+
+
+def nan_from(step: int) -> Callable[..., object]:
+    """A step whose loss is no number from one on; the weights stay as they are."""
+    original = trainer._Run._step
+
+    def stepped(self: trainer._Run, *arguments: object) -> object:
+        loss, compared = original(self, *arguments)
+        return (loss * float("nan") if self.state.step >= step else loss), compared
+
+    return stepped
+
+
+@pytest.mark.parametrize(
+    ("run", "where", "kept"),
+    [
+        ({"save_every": "1steps", "log_every": 100}, "in step 5;", 4),
+        ({"save_every": "2steps", "log_every": 100}, "in steps 5 to 6;", 4),
+        ({"save_every": "1", "log_every": 100}, "in steps 4 to 6;", 3),
+        ({"save_every": "1", "log_every": 1}, "in step 5;", 3),
+        ({"save_every": "9", "log_every": 5}, "in steps 4 to 5;", 0),
+    ],
+)
+def test_a_loss_that_is_no_number_names_its_steps_and_what_is_kept(quick, monkeypatch, run, where, kept):
+    monkeypatch.setattr(trainer._Run, "_step", nan_from(5))
+    with pytest.raises(GrocoError, match="the loss is nan") as caught:
+        pretrain(changed(quick, **run))
+    message, folder = caught.value.message, RunFolder(Path(quick.run.output))
+    assert where in message
+    assert "learning rate was 0.0" in message
+    assert (f"{folder.latest} of step {kept} is from before" if kept else "no checkpoint is from before") in message
+    assert "--lr" in caught.value.hint
+    assert steps(folder)[0] == kept
+    if kept:
+        assert_saved_is_good(folder, newest=kept)
+
+
+def test_weights_that_are_no_numbers_are_never_saved_not_even_when_asked_to_stop(quick, monkeypatch):
+    original = trainer._Run._step
+
+    def stepped(self: trainer._Run, *arguments: object) -> object:
+        result = original(self, *arguments)
+        if self.state.step == 5:
+            next(self.model.parameters()).data.fill_(float("inf"))
+            signal.raise_signal(signal.SIGTERM)
+        return result
+
+    monkeypatch.setattr(trainer._Run, "_step", stepped)
+    with pytest.raises(GrocoError, match="the weights are not finite after step 5"):
+        pretrain(quick)
+    assert_saved_is_good(RunFolder(Path(quick.run.output)), newest=3)
+
+
+def test_overflows_of_fp16_are_counted_and_not_fatal(quick, monkeypatch):
+    monkeypatch.setattr(devices, "choose_precision", lambda *_: "fp16")
+    monkeypatch.setattr(devices, "autocast", lambda *_: torch.autocast("cpu", torch.bfloat16))
+    # Large enough that the scaled gradients overflow at first, small enough that they soon do not.
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(
+        torch.amp, "GradScaler", lambda *_, enabled: scaler("cpu", init_scale=2.0**127, enabled=enabled)
+    )
+    settings = override(quick, {"optim": {"epochs": 6, "learning_rate": 1e-3}}, "test")
+    folder = stopped(settings, 8)
+    resumed(settings)
+    counted = [line["overflows"] for line in read_metrics(folder.metrics)]
+    assert counted == sorted(counted)
+    assert counted[0] == 1
+    assert 1 < counted[-1] < len(counted)
+    assert_equal(folder, whole(settings))
