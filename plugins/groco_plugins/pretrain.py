@@ -103,7 +103,7 @@ def pretrain(
     """
     given = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
 
-    from groco_cli.engine import configuration, launch, run_folder, trainer
+    from groco_cli.engine import configuration, launch, run_folder
     from groco_cli.engine.metrics import read_metrics
 
     overrides = configuration.by_section(given)
@@ -116,6 +116,9 @@ def pretrain(
         folder, settings = None, configuration.resolve(recipe, config, overrides)
     if launch.started(settings.run):
         return  # the first of the processes has shown the result
+
+    from groco_cli.engine import trainer
+
     path = trainer.pretrain(settings, resume=folder)
     if (place := launch.place(os.environ)) and place.rank:
         return

@@ -1,0 +1,112 @@
+"""Two processes, each with half of every batch, train as one does with all of it; on the CPU, over gloo."""
+
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from groco_cli.engine import pretrain
+from groco_cli.engine.configuration import override
+from groco_cli.engine.metrics import read_metrics
+from groco_cli.engine.processes import Processes, joined
+from groco_cli.engine.run_folder import RunFolder
+from groco_cli.engine.settings import LossSettings, PretrainSettings, RunSettings
+from groco_cli.errors import UsageError
+from groco_cli.models import load_encoder
+
+CPU = torch.device("cpu")
+
+
+def curve(folder: Path, figure: str = "loss") -> torch.Tensor:
+    lines = read_metrics(RunFolder(folder).metrics)
+    return torch.tensor([line[figure] for line in lines if line["kind"] == "train"])
+
+
+def one_of_two(rank: int, settings: PretrainSettings, port: int) -> None:
+    torch.set_num_threads(1)
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    os.environ |= {name: str(value) for name, value in place.items()}
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    pretrain(settings)
+
+
+def in_two_processes(settings: PretrainSettings) -> Path:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    mp.spawn(one_of_two, (settings, port), nprocs=2)
+    return Path(settings.run.output)
+
+
+@pytest.fixture
+def twenty_steps(tiny) -> PretrainSettings:
+    """Of a ViT; what is left of BN is in the heads. The rate is so small that rounding cannot grow."""
+    return override(
+        replace(tiny, loss=LossSettings()),
+        {
+            "model": {"arch": "test_vit"},
+            "optim": {"batch_size": 20, "epochs": 4, "warmup_epochs": 0, "learning_rate": 0.2},
+        },
+        "test",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("loss", "method"), [("groco", "siamese"), ("infonce", "siamese"), ("groco", "mocov3"), ("infonce", "mocov3")]
+)
+def test_the_curves_of_two_processes_equal_those_of_one(twenty_steps, tmp_path, loss, method):
+    settings = override(twenty_steps, {"loss": {"loss": loss}, "method": {"method": method}}, "test")
+    one = pretrain(override(settings, {"run": {"output": str(tmp_path / "one")}}, "test"))
+    two = in_two_processes(settings)
+    assert len(curve(one)) == 20
+    assert curve(one).std() > 1e-3  # it is no flat line
+    torch.testing.assert_close(curve(two), curve(one), atol=1e-5, rtol=0)
+    for figure in ("positive_similarity", "negative_similarity"):
+        torch.testing.assert_close(curve(two, figure), curve(one, figure), atol=1e-4, rtol=0)
+    trained = [load_encoder(RunFolder(folder).latest).state_dict() for folder in (one, two)]
+    for name, weight in trained[0].items():
+        torch.testing.assert_close(trained[1][name], weight, atol=1e-4, rtol=0)
+    kinds = [[line["kind"] for line in read_metrics(RunFolder(folder).metrics)] for folder in (one, two)]
+    assert kinds[0] == kinds[1]
+
+
+@pytest.mark.parametrize(("batch", "hint"), [(32, "30 or 33"), (2, "3")])
+def test_a_batch_that_does_not_divide_is_refused(batch, hint):
+    with pytest.raises(UsageError, match=f"--batch-size {batch} does not divide among 3 processes") as caught:
+        Processes(device=CPU, world=3).share(batch)
+    assert caught.value.hint == f"type --batch-size {hint}"
+
+
+def test_the_shares_of_a_batch_are_the_batch():
+    batch = torch.arange(12).numpy()
+    parts = [Processes(device=CPU, rank=rank, world=3).share(12).of(batch) for rank in range(3)]
+    assert [list(part) for part in parts] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+def test_decoding_processes_are_divided_but_never_all_taken():
+    assert [Processes(device=CPU, sharing=4).workers(count) for count in (0, 3, 15)] == [0, 1, 3]
+
+
+def test_alone_nothing_is_gathered_or_waited_for():
+    alone = Processes(device=CPU)
+    alone.wait()
+    assert alone.is_first
+    assert (alone.agreed(None), alone.agreed(15), alone.from_first(lambda: "here")) == (0, 15, "here")
+    assert alone.mean(torch.tensor(2.0)) == 2
+    model = torch.nn.Linear(1, 1)
+    assert alone.parallel(model) is model
+    assert alone.together(model) is model
+
+
+def test_a_script_that_wants_more_processes_says_how_to_start_them():
+    with (
+        pytest.raises(UsageError, match="2 processes are wanted, and this is one") as caught,
+        joined(RunSettings(device="cpu", processes=2)),
+    ):
+        pass
+    assert "torchrun --nproc-per-node 2" in caught.value.hint
