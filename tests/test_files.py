@@ -2,12 +2,13 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from groco_cli.errors import GrocoError
-from groco_cli.files import atomic_write, check_writable
+from groco_cli.files import atomic_write, check_writable, remove_leftovers
 
 
 @pytest.fixture
@@ -136,3 +137,16 @@ def test_whether_a_file_can_be_written_is_found_out_without_a_trace(tmp_path: Pa
     for place in (tmp_path / "new", tmp_path / "file/page.html"):
         with pytest.raises(GrocoError, match="cannot write"):
             check_writable(place)
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path):
+    for name in ("step-000000012.pt", "settings.toml", "latest.safetensors"):
+        with suppress(ZeroDivisionError), atomic_write(tmp_path / name) as temporary:
+            temporary.rename(tmp_path / "aside")  # so that the end of the block cannot delete it
+            left = temporary
+            _ = 1 / 0
+        (tmp_path / "aside").rename(left)
+    for name in (".hidden", ".notes.txt", "step-000000012.pt"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == [".hidden", ".notes.txt", "step-000000012.pt"]

@@ -60,7 +60,9 @@ class TrainingState:
                 torch.save(state, file)
             except RuntimeError as error:
                 # Where a write fails, torch tries to end its archive all the same, and complains of that instead.
-                raise error.__context__ if isinstance(error.__context__, OSError) else error
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from error
+                raise
 
     def load(self, path: Path) -> None:
         """Take everything back.

@@ -47,6 +47,11 @@ def draw_curves(metrics: Sequence[dict[str, Any]], path: Path, title: str) -> No
                 xytext=(0, above),
                 ha="center",
             )
+        best = max(knn, key=lambda line: line["top1"])
+        if best not in (knn[0], knn[-1]):
+            label = f"best: {100 * best['top1']:.1f}"
+            score.plot(best["epoch"], 100 * best["top1"], "o", color=_ORANGE, fillstyle="none", ms=9, label=label)
+            score.legend(frameon=False)
         score.margins(y=0.15)
         score.set_ylabel(f"k-NN top-1, % (k={knn[0]['k']})")
     else:

@@ -43,6 +43,7 @@ class Saver:
         self._every = Every.parse(settings.run.save_every, "--save-every")
         self._saved_at = time.monotonic()
         self._finite = 0  # the last step up to which every loss was
+        self._skipped: set[Path] = set()
         self.kept: int | None = None
 
     def resume(self) -> None:
@@ -59,6 +60,7 @@ class Saver:
                 self._state.load(path)
             except DamagedStateError as error:
                 console.warn(f"skipped {error.message}")
+                self._skipped.add(path)
             else:
                 self.kept = self._finite = self._state.step
                 return
@@ -87,6 +89,7 @@ class Saver:
             if self._lasts():
                 self._export(self._folder.checkpoint(self._state.step // self._per_epoch - 1))
             self._state.save(self._folder.state(self._state.step))
+            self.kept, self._saved_at = self._state.step, time.monotonic()
             self._delete_older()
         except GrocoError as error:
             kept = "nothing was saved before" if self.kept is None else f"saved is step {self.kept}"
@@ -94,7 +97,6 @@ class Saver:
                 f"{error.message}; {kept}",
                 f"make room there, then go on with: groco pretrain --resume --output {self._folder.path}",
             ) from error
-        self.kept, self._saved_at = self._state.step, time.monotonic()
 
     def check_loss(self, loss: float) -> None:
         """Stop a run that has diverged.
@@ -125,16 +127,15 @@ class Saver:
             save_checkpoint(temporary, encoder, heads)
 
     def _delete_older(self) -> None:
-        """Delete what is beyond `--keep`, and later states: those were skipped, and the run has come here anew."""
-        newest = self._folder.state(self._state.step)
-        states = self._folder.states
-        later = [path for path in states if path.name > newest.name]
-        earlier = [path for path in states if path.name < newest.name]
-        for path in later + earlier[self._run.keep - 1 :]:
+        """Delete what is beyond `--keep`, and damaged states: they take no good one's place."""
+        self._skipped.discard(self._folder.state(self._state.step))  # which has just been written anew
+        good = [path for path in self._folder.states if path not in self._skipped]
+        for path in (*self._skipped, *good[self._run.keep :]):
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
                 raise cannot_write(path, error) from error
+        self._skipped.clear()
 
     def _diverged(self, what: str) -> GrocoError:
         rate = self._state.optimizer.param_groups[0]["lr"]

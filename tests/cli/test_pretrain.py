@@ -49,6 +49,10 @@ def test_results_go_to_stdout_and_progress_to_stderr(run_groco, tmp_path):
     printed = json.loads(made.stdout)
     assert printed["checkpoint"] == str(tmp_path / "run/checkpoints/latest.safetensors")
     assert 0 <= printed["knn"]["untrained"] <= 1
+    curve = [line for line in map(json.loads, (tmp_path / "run/metrics.jsonl").open()) if line["kind"] == "knn"]
+    best = max(curve, key=lambda line: line["top1"])
+    assert (printed["knn"]["best"], printed["knn"]["best_epoch"]) == (best["top1"], best["epoch"])
+    assert printed["knn"]["trained"] == curve[-1]["top1"]
     for said in ("digits (embedded): 100 images", "cpu", "fp32", "recipe     digits", "epoch 1/1", "waiting"):
         assert said in made.stderr
     assert len(made.stderr.splitlines()) < 15
@@ -197,6 +201,9 @@ MISTAKES = [
     ("pretrain --negatives 300", 2, "--negatives 300", "--negatives 254"),
     ("pretrain --batch-size many", 2, "--batch-size", "valid integer"),
     ("pretrain --epochs 0", 2, "--epochs 0", "1 or more"),
+    ("pretrain --save-every 90s", 2, "--save-every 90s", "10min"),
+    ("pretrain --keep 0", 2, "--keep 0", "1 or more"),
+    ("pretrain --milestones -1", 2, "--milestones -1", "0 or more"),
     ("pretrain --recipe digit", 2, "--recipe digit", "did you mean 'digits'"),
     ("pretrain --config {tmp}/absent.toml", 2, "--config", "settings.toml"),
     ("pretrain --output {run}", 2, "--output", "--resume"),

@@ -184,7 +184,7 @@ def test_where_no_state_is_whole_the_run_is_not_begun_again_over_its_checkpoints
 def test_a_run_killed_before_its_first_state_begins_anew(quick):
     folder = RunFolder(Path(quick.run.output))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TrainingState, "save", lambda *_: signal.raise_signal(signal.SIGKILL - 9) or 1 / 0)
+        patch.setattr(TrainingState, "save", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pretrain(quick)
     assert folder.settings.exists()
@@ -325,7 +325,7 @@ def test_a_data_folder_that_is_lost_in_mid_run_is_one_line_and_costs_nothing(fil
     monkeypatch.setattr(console, "warn", lambda _: None)
     with pytest.MonkeyPatch.context() as patch:
         at_step(patch, 4, lambda: pictures.rename(pictures.with_name("away")))
-        with pytest.raises(GrocoError, match="cannot (be )?decode") as caught:
+        with pytest.raises(GrocoError, match=r"cannot (be )?decode") as caught:
             pretrain(settings)
     assert "\n" not in caught.value.message
     assert str(pictures) in caught.value.message
@@ -406,18 +406,25 @@ def test_weights_that_are_no_numbers_are_never_saved_not_even_when_asked_to_stop
 
 
 def test_overflows_of_fp16_are_counted_and_not_fatal(quick, monkeypatch):
+    """Gradients overflow at two steps: these change nothing, and the scale is halved for what follows."""
+    original = trainer._Run._step
+
+    def stepped(self: trainer._Run, *arguments: object) -> object:
+        if self.state.step not in (0, 3):
+            return original(self, *arguments)
+        parameter = next(self.model.parameters())
+        before = parameter.clone()
+        hook = parameter.register_hook(lambda gradient: gradient * float("inf"))
+        result = original(self, *arguments)
+        hook.remove()
+        assert torch.equal(parameter, before)
+        return result
+
+    monkeypatch.setattr(trainer._Run, "_step", stepped)
     monkeypatch.setattr(devices, "choose_precision", lambda *_: "fp16")
-    monkeypatch.setattr(devices, "autocast", lambda *_: torch.autocast("cpu", torch.bfloat16))
-    # Large enough that the scaled gradients overflow at first, small enough that they soon do not.
-    scaler = torch.amp.GradScaler
-    monkeypatch.setattr(
-        torch.amp, "GradScaler", lambda *_, enabled: scaler("cpu", init_scale=2.0**127, enabled=enabled)
-    )
-    settings = override(quick, {"optim": {"epochs": 6, "learning_rate": 1e-3}}, "test")
-    folder = stopped(settings, 8)
-    resumed(settings)
-    counted = [line["overflows"] for line in read_metrics(folder.metrics)]
-    assert counted == sorted(counted)
-    assert counted[0] == 1
-    assert 1 < counted[-1] < len(counted)
-    assert_equal(folder, whole(settings))
+    monkeypatch.setattr(devices, "autocast", lambda *_: torch.autocast("cpu", torch.bfloat16))  # fp16 is slow there
+    folder = stopped(quick, 5)
+    resumed(quick)
+    assert [line["overflows"] for line in read_metrics(folder.metrics)] == [1, 1, 1, 2, 2, 2]
+    assert torch.load(folder.states[0], weights_only=True)["scaler"]["scale"] == 2.0**14
+    assert_equal(folder, whole(quick))

@@ -1,0 +1,41 @@
+"""Signals to a real process: the first is heard at the end of the step, the second at once."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from groco_cli.engine.run_folder import RunFolder
+
+PROGRAM = """
+import signal, sys
+from groco_cli import app
+from groco_cli.engine.report import Report
+
+def twice(self, step):
+    if step == 2:
+        signal.raise_signal({number})
+        print("heard", flush=True)
+        signal.raise_signal({number})
+        print("went on", flush=True)
+
+Report.step = twice
+sys.exit(app.run(sys.argv[1:]))
+"""
+RUN = ("pretrain", "--arch", "test_resnet", "--subset", "64", "--batch-size", "32", "--negatives", "5", "--epochs", "2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_second_signal_stops_at_once(tmp_path: Path, number: signal.Signals, code: int):
+    run = RunFolder(tmp_path / "run")
+    program = [sys.executable, "-c", PROGRAM.format(number=int(number))]
+    ended = subprocess.run(
+        [*program, *RUN, "--device", "cpu", "--output", str(run.path)], capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == code, ended.stderr
+    assert ended.stdout == "heard\n"
+    assert "Traceback" not in ended.stderr
+    assert [path.stem for path in run.states] == ["step-000000000"], "nothing was saved of the step"
