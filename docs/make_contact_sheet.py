@@ -1,4 +1,4 @@
-"""Draw docs/images/contact-sheet.jpg (docs/data.md): the views of scikit-learn's two sample photographs."""
+"""Draw the contact sheets of docs/data.md: of scikit-learn's two sample photographs, and of the embedded digits."""
 
 import shutil
 import subprocess
@@ -9,15 +9,20 @@ from tempfile import TemporaryDirectory
 import sklearn.datasets
 from PIL import Image
 
-OPTIONS = ("--local-views", "2", "--epochs", "2")
+
+def sheet(folder: Path, *options: str) -> Image.Image:
+    """What `groco data` draws, typed in a folder."""
+    subprocess.run([sys.executable, "-m", "groco_cli", "data", *options], cwd=folder, check=True)
+    return Image.open(folder / "contact-sheet.png")
+
 
 if __name__ == "__main__":
-    photographs = Path(sklearn.datasets.__file__).parent / "images"
-    with TemporaryDirectory() as folder:
-        photos = Path(folder) / "photos"
+    images = Path(__file__).with_name("images")
+    with TemporaryDirectory() as name:
+        photos = Path(name) / "photos"
         photos.mkdir()
-        for path in photographs.glob("*.jpg"):
+        for path in (Path(sklearn.datasets.__file__).parent / "images").glob("*.jpg"):
             shutil.copy(path, photos)
-        subprocess.run([sys.executable, "-m", "groco_cli", "data", "photos", *OPTIONS], cwd=folder, check=True)
-        sheet = Image.open(photos.with_name("contact-sheet.png"))
-        sheet.save(Path(__file__).with_name("images") / "contact-sheet.jpg", quality=88, subsampling=0)
+        drawn = sheet(photos.parent, "photos", "--local-views", "2", "--epochs", "2")
+        drawn.save(images / "contact-sheet.jpg", quality=88, subsampling=0)
+        sheet(photos.parent, "digits", "--views", "4", "--rows", "3").save(images / "contact-sheet-digits.png")
