@@ -320,7 +320,7 @@ def files(quick, tmp_path) -> PretrainSettings:
 @pytest.mark.parametrize("on_bad_image", ["error", "skip"])
 def test_a_data_folder_that_is_lost_in_mid_run_is_one_line_and_costs_nothing(files, monkeypatch, workers, on_bad_image):
     data = {"workers": workers, "on_bad_image": on_bad_image}
-    settings = override(changed(files, save_every="1step"), {"data": data, "optim": {"epochs": 4}}, "test")
+    settings = override(changed(files, save_every="1step"), {"data": data, "optim": {"epochs": 3}}, "test")
     folder, pictures = RunFolder(Path(settings.run.output)), Path(settings.data.data)
     monkeypatch.setattr(console, "warn", lambda _: None)
     with pytest.MonkeyPatch.context() as patch:
@@ -351,7 +351,9 @@ def test_every_loss_and_optimiser_resumes_bit_for_bit_in_mid_epoch(quick, method
     changes = {"loss": {"loss": loss}, "optim": {"optimizer": optimizer}, "method": {"method": method}}
     settings = override(replace(quick, loss=LossSettings()), changes, "test")
     stopped(settings, 4)
-    assert_equal(resumed(settings), whole(settings))
+    folder = resumed(settings)
+    assert_equal(folder, whole(settings))
+    assert load_encoder(folder.latest).metadata.method == (loss if method == "siamese" else f"mocov3 with {loss}")
 
 
 def nan_from(step: int) -> Callable[..., object]:

@@ -16,7 +16,6 @@ from groco_cli.engine.interrupt import Interrupted
 from groco_cli.engine.metrics import read_metrics
 from groco_cli.engine.report import Report
 from groco_cli.engine.run_folder import RunFolder
-from groco_cli.engine.settings import LossSettings
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.models import load_encoder
 
@@ -78,10 +77,9 @@ def assert_equal_weights(a: Path, b: Path) -> None:
         assert torch.equal(left[name], right[name]), name
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "lars", "adamw"])
 @pytest.mark.parametrize("step", [2, 3, 7])  # within an epoch, at the end of one, in the last
-def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tiny, tmp_path, monkeypatch, step, optimizer):
-    settings = override(tiny, {"optim": {"optimizer": optimizer, "learning_rate": 0.1}}, "test")
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tiny, tmp_path, monkeypatch, step):
+    settings = override(tiny, {"optim": {"learning_rate": 0.1}}, "test")
     whole = pretrain(override(settings, {"run": {"output": str(tmp_path / "whole")}}, "test"))
     with monkeypatch.context() as patch:
         stop_at(patch, step)
@@ -128,22 +126,6 @@ def test_a_diverging_run_stops_and_keeps_its_last_checkpoint(tiny):
     folder = RunFolder(Path(tiny.run.output))
     if folder.latest.exists():
         assert all(tensor.isfinite().all() for tensor in weights(folder.path).values())
-
-
-@pytest.mark.parametrize("name", ["infonce", "triplet"])
-def test_every_loss_trains_and_resumes_bit_for_bit(tiny, tmp_path, monkeypatch, name):
-    settings = override(
-        replace(tiny, loss=LossSettings()), {"loss": {"loss": name}, "optim": {"learning_rate": 0.1}}, "test"
-    )
-    whole = pretrain(override(settings, {"run": {"output": str(tmp_path / "whole")}}, "test"))
-    with monkeypatch.context() as patch:
-        stop_at(patch, 4)
-        with pytest.raises(Interrupted):
-            pretrain(settings)
-    folder = RunFolder(Path(settings.run.output))
-    pretrain(resume_settings(folder.settings, {}), resume=folder)
-    assert_equal_weights(folder.path, whole)
-    assert load_encoder(folder.latest).metadata.method == name
 
 
 def test_multi_crop_and_several_views_train(tiny):
