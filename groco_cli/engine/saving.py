@@ -142,7 +142,5 @@ class Saver:
         cause, hint = "most likely too high", "lower it (--lr) or lengthen --warmup-epochs"
         if self._state.scaler.is_enabled():
             cause, hint = f"{cause}, or the numbers are too large for fp16", f"{hint}, or type --precision bf16"
-        kept = (
-            f"{self._folder.latest} of step {self.kept} is from before" if self.kept else "no checkpoint is from before"
-        )
+        kept = f"{self._folder.latest} of step {self.kept}" if self.kept else "no checkpoint"
         return GrocoError(f"{what}; the learning rate was {rate:.3g}, {cause}; {kept} is from before", hint)
