@@ -3,4 +3,4 @@
 project = "groco"
 extensions = ["myst_parser"]
 html_theme = "alabaster"
-exclude_patterns = ["make_reference.py", "make_permutation_picture.py"]
+exclude_patterns = ["make_reference.py", "make_permutation_picture.py", "make_contact_sheet.py"]

@@ -91,10 +91,10 @@ def data(
     dataset = open_dataset(settings.data.data, root_of(settings.data.data_root))
     if to_shards:
         shards = _written(dataset, to_shards, images_per_shard, settings.data.on_bad_image, workers)
-        listed = [[_PARTS[part], f"{len(paths):,} shards in {paths[0].parent}"] for part, paths in shards.items()]
+        listed = [[_PARTS[part], f"{len(paths):,} shards"] for part, paths in shards.items()]
         names = {part: [str(path) for path in paths] for part, paths in shards.items()}
         console.result({"data": dataset.name, "shards": names}, console.listing(listed), as_json=as_json)
-        console.note(f"now type: groco data {to_shards}")
+        console.note(f"they are in {to_shards}; now type: groco pretrain --data {to_shards}")
         return
 
     from groco_cli.data.contact_sheet import ContactSheet

@@ -186,3 +186,16 @@ def test_a_mistake_is_one_line_with_its_remedy_and_leaves_nothing(
     assert what in line
     assert remedy in line
     assert list(elsewhere.iterdir()) == []
+
+
+def test_a_held_out_part_of_broken_files_alone_is_told(call_groco, picture_folder):
+    folder = picture_folder("train/a/0.png", "val/a/0.png")
+    shards = Path("shards")
+    assert call_groco("data", str(folder), "--to-shards", str(shards)).returncode == 0
+    tar = shards / "val/000000.tar"
+    picture = (folder / "val/a/0.png").read_bytes()
+    tar.write_bytes(tar.read_bytes().replace(picture[-30:], bytes(30)))
+    refused = call_groco("data", str(shards), "--to-shards", "again", "--on-bad-image", "skip")
+    assert refused.returncode == 1
+    assert "Traceback" not in refused.stderr
+    assert "no decodable image" in refused.stderr
