@@ -1,6 +1,7 @@
 """Real data, and small pictures in folders, for every test that asks for them."""
 
 import hashlib
+import os
 import pickle
 import tarfile
 from collections.abc import Callable
@@ -10,7 +11,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
+
+# Several of pytest's workers share the cores, and torch's threads wait for each other actively: one each is quickest.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+settings.register_profile("groco", deadline=None)  # no time is ever asserted
+settings.load_profile("groco")
 
 DATA = Path(__file__).parents[2] / "shared/data"
 
