@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/groco knn --baselines
 
 test: $(VENV)/.installed-for-tests lint types
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations 15
 
 lint: $(VENV)/.installed-for-tests
 	$(BIN)/ruff check .

@@ -62,5 +62,5 @@ def test_the_sbatch_file_trains_in_the_tasks_that_srun_starts_and_goes_on(tmp_pa
         )
         assert done.returncode == 0, done.stderr
         assert done.stderr.count(said) == 1
-        assert done.stdout.count("checkpoint") == 1
+        assert done.stdout.count("k-NN, k=") == 1
         assert run.latest.exists()
