@@ -1,6 +1,5 @@
 """Indexes against webdataset's own reader; damaged and hostile tars."""
 
-import gzip
 import io
 import pickle
 import random
@@ -172,7 +171,7 @@ def test_a_sparse_member_is_refused(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("start", "told"),
-    [(gzip.compress(b"x"), "gzip"), (b"BZh9", "bzip2"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")],
+    [(b"\x1f\x8b\x08", "gzip"), (b"BZh9", "bzip2"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")],
 )
 def test_compressed_shards_are_told_to_decompress(tmp_path: Path, start: bytes, told: str):
     path = tmp_path / "s.tar"
