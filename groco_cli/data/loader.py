@@ -103,12 +103,13 @@ class ViewLoader:
         self.source, self.views, self.batch_size, self.order = source, tuple(views), batch_size, order
         self.normalisation, self.seed, self.device, self.share = normalisation, seed, device, share
         self.dtype, self.drop_last = dtype, drop_last
+        self.skips = on_bad_image == "skip"
         self.bad: dict[str, str] = {}
         self._pictures = source.images.to(device) if isinstance(source, MemorySource) else None
         self._files = None
         if self._pictures is None:
             self._requests = Requests()
-            crops = CroppedViews(source, self.views, seed, substitute=on_bad_image == "skip")
+            crops = CroppedViews(source, self.views, seed, substitute=self.skips)
             self._files = worker_loader(crops, self._requests, workers, device, persistent=True)
 
     def __len__(self) -> int:
@@ -179,7 +180,8 @@ class ViewLoader:
     def _report(self, bad: Sequence[BadImage], *, whole: bool) -> None:
         """Name each bad image once; stop if the batch is not whole, or there are too many."""
         if not whole:
-            raise _cannot_decode(bad[-1], "replace the file or move it away, or type --on-bad-image skip")
+            skip = "no other image is left to take its place" if self.skips else "or type --on-bad-image skip"
+            raise _cannot_decode(bad[0], f"replace the file or move it away; {skip}")
         for name, reason in bad:
             if name not in self.bad:
                 self.bad[name] = reason

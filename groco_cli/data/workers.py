@@ -85,12 +85,13 @@ class CroppedViews(Dataset[Prepared]):
         self._ratios = np.array([view.crop_ratio for view in self.views])
 
     def __getitems__(self, request: Request) -> Prepared:
-        """A whole batch; its last picture is bad where `substitute` is off."""
+        """A whole batch; none where a picture is bad and no other may, or can, take its place."""
         count = len(request.samples)
         pictures = [torch.empty(count, 3, view.size, view.size, dtype=torch.uint8) for view in self.views]
         samples, bad = request.samples.copy(), []
+        attempts = _SPARE if self.substitute and len(self.source) > len(request.batch) else 1
         for row, asked in enumerate(request.samples.tolist()):
-            for attempt in range(_SPARE if self.substitute else 1):
+            for attempt in range(attempts):
                 sample = asked if attempt == 0 else self._substitute(request, asked, attempt)
                 try:
                     crops = self.crops(request.epoch, sample)

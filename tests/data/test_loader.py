@@ -206,6 +206,17 @@ def test_a_skipped_image_is_named_once_and_batches_stay_whole(picture_folder, wo
     assert capsys.readouterr().err.count("warning: skipped") == 1 + sum(len(half.bad) for half in halves)
 
 
+def test_a_bad_image_without_a_substitute_is_an_error_that_does_not_advise_to_skip(picture_folder):
+    source = in_files(picture_folder, 4)
+    source.paths[2].write_bytes(b"")
+    with pytest.raises(GrocoError, match=r"cannot decode .*02\.png") as caught:
+        list(loader(source, batch_size=4, on_bad_image="skip").epoch(0))
+    assert "no other image is left" in caught.value.hint
+    with pytest.raises(GrocoError) as caught:
+        list(loader(source, batch_size=2).epoch(0))
+    assert "--on-bad-image skip" in caught.value.hint
+
+
 def test_too_many_bad_images_end_the_run(picture_folder):
     source = in_files(picture_folder, 100)
     for path in source.paths[:2]:

@@ -140,3 +140,12 @@ def test_bad_pictures_are_left_out_of_what_is_measured(picture_folder, tmp_path)
     assert [name for name, _ in batch.bad] == [str(source.paths[2])]
     expected = torch.stack([transform.pixels(source.load(i)) for i in (1, 3)])
     assert torch.equal(batch.pictures[0], expected)
+
+
+def test_where_the_batch_is_all_there_is_nothing_can_take_a_bad_picture_s_place(picture_folder, tmp_path):
+    source = open_dataset(str(picture_folder("a.png", "b.png", "c.png")), tmp_path).train
+    source.paths[1].write_bytes(b"")
+    worker = CroppedViews(source, AUGMENTATIONS["dino"](2, 0, 8, 8), seed=0, substitute=True)
+    batch = worker.__getitems__(request_of([0, 1, 2]))
+    assert len(batch.samples) == 0
+    assert [name for name, _ in batch.bad] == [str(source.paths[1])]
