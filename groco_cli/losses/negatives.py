@@ -106,6 +106,6 @@ def _first_places(similarities: Tensor, least: Tensor, count: int) -> Tensor:
     """The places of all above `least`, and of the first of those equal to it: `count` in each row."""
     above, equal = ~(similarities <= least), similarities == least  # NaN counts as above, as for `topk`
     room = count - above.sum(dim=1, keepdim=True)
-    taken = above | (equal & (equal.cumsum(dim=1) <= room))
-    backwards = torch.arange(similarities.shape[1], 0, -1, device=similarities.device)
+    taken = above | (equal & (equal.cumsum(dim=1, dtype=torch.int32) <= room))
+    backwards = torch.arange(similarities.shape[1], 0, -1, device=similarities.device, dtype=torch.int32)
     return (taken * backwards).topk(count, dim=1).indices
