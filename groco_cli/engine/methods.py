@@ -69,7 +69,7 @@ class Siamese(Method):
 
     def forward(self, views: Sequence[Tensor]) -> Compared:
         """The views' projections."""
-        return Compared(_project(views, self.encoder, self.projector), None)
+        return Compared(_a_view(_project(views, self.encoder, self.projector), views), None)
 
 
 class MoCoV3(Method):
@@ -114,14 +114,19 @@ class MoCoV3(Method):
 
     def forward(self, views: Sequence[Tensor]) -> Compared:
         """Predictions, and the momentum encoder's projections of the same views."""
-        predictions = self.predictor(torch.cat(_project(views, self.encoder, self.projector)))
+        predictions = self.predictor(_project(views, self.encoder, self.projector))
         with torch.no_grad():
             targets = _project(views, self.momentum_encoder, self.momentum_projector)
-        return Compared(list(predictions.chunk(len(views))), targets)
+        return Compared(_a_view(predictions, views), _a_view(targets, views))
 
 
-def _project(views: Sequence[Tensor], encoder: Encoder, projector: Projector) -> list[Tensor]:
-    """Views of one size go through the encoder together, and all features through the projector together."""
+def _project(views: Sequence[Tensor], encoder: Encoder, projector: Projector) -> Tensor:
+    """Views of one size go through the encoder together, and all features through the projector; [views · B, D]."""
     sizes = [view.shape[-1] for view in views]
     features = [encoder(torch.cat([view for view in views if view.shape[-1] == size])) for size in dict.fromkeys(sizes)]
-    return list(projector(torch.cat(features)).chunk(len(views)))
+    projections: Tensor = projector(torch.cat(features))
+    return projections
+
+
+def _a_view(projections: Tensor, views: Sequence[Tensor]) -> list[Tensor]:
+    return list(projections.chunk(len(views)))
