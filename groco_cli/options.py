@@ -12,6 +12,10 @@ def setting(help_text: str, *names: str) -> Any:
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
+Checkpoints = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="CKPT", help="Checkpoints, side by side.", show_default="the newest run's"),
+]
 Device = Annotated[
     str | None,
     typer.Option(

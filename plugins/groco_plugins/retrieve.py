@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 
 def retrieve(
-    checkpoints: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="CKPT", help="Checkpoints, side by side.", show_default="the newest run's"),
-    ] = None,
+    checkpoints: options.Checkpoints = None,
     dataset: Annotated[
         str | None, typer.Option(metavar="NAME", help="roxford5k or rparis6k, below --data-root.", show_default=False)
     ] = None,

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 
 def transfer(
-    checkpoints: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="CKPT", help="Checkpoints, side by side.", show_default="the newest run's"),
-    ] = None,
+    checkpoints: options.Checkpoints = None,
     data_root: options.DataRoot = None,
     sets: Annotated[
         list[str] | None,
