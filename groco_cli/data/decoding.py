@@ -1,6 +1,6 @@
 """Image files to pixels: JPEGs by libjpeg-turbo (simplejpeg), everything else, and odd JPEGs, by Pillow.
 
-Both decode a JPEG to the same pixels; simplejpeg leaves out Pillow's copies, a third of the time.
+Both decode a JPEG to the same pixels; simplejpeg leaves out Pillow's copies.
 """
 
 import io

@@ -278,7 +278,7 @@ def _blur_bands(sigmas: Tensor, radius: int) -> Tensor:
     offset = torch.arange(-radius, radius + 1, device=sigmas.device)
     exponents = -0.5 * (offset / sigmas[:, None]) ** 2
     # Taps beyond three sigmas are left out, not only to be done with them: the smallest would be subnormal numbers,
-    # which slow a CPU down twentyfold.
+    # with which a CPU is many times slower.
     beyond = offset.abs() > (3 * sigmas[:, None]).ceil()
     kernels = torch.softmax(exponents.masked_fill(beyond, -torch.inf), dim=1)  # [B, taps]
     return F.pad(kernels, (_BLOCK - 1, _BLOCK - 1)).unfold(1, _BLOCK, 1).flip(-1)
