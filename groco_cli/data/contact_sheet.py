@@ -155,7 +155,9 @@ class ContactSheet:
         factor = _scale(picture, self.cell)
         size = max(1, round(width * factor)), max(1, round(height * factor))
         fitted = to_pillow(picture).resize(size, Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS)
-        boxes = CroppedViews(self.source, self.views, self.seed).boxes(epoch, number, height, width)
+        boxes = CroppedViews(self.source, self.views, self.seed).boxes(
+            epoch, np.array([number]), np.array([[height, width]])
+        )[0]
         for view, (top, left, tall, wide) in reversed([*enumerate(boxes.tolist())]):
             if (tall, wide) != (height, width):
                 ends = left, top, left + wide, top + tall

@@ -104,7 +104,7 @@ class Encoded:
         return _turned(decoded, self._orientation)
 
     def _by_pillow(self) -> np.ndarray:
-        with Image.open(io.BytesIO(self.content)) as image:
+        with _opened(self.content) as image:
             upright = ImageOps.exif_transpose(image)
             return np.array(_to_8_bit(upright).convert("RGB"))
 
@@ -117,7 +117,8 @@ class Encoded:
                 pass
             else:
                 return _Head(height, width, colours in _PLAIN)
-        width, height = Image.open(io.BytesIO(self.content)).size
+        with _opened(self.content) as image:
+            width, height = image.size
         return _Head(height, width, False)
 
     @cached_property
@@ -126,7 +127,8 @@ class Encoded:
             return _UPRIGHT
         if self.content.startswith(_PNG) and not any(mark in self.content for mark in _PNG_EXIF):
             return _UPRIGHT  # Pillow would decode the whole of it before it says so
-        orientation = Image.open(io.BytesIO(self.content)).getexif().get(Base.Orientation, _UPRIGHT)
+        with _opened(self.content) as image:
+            orientation = image.getexif().get(Base.Orientation, _UPRIGHT)
         return orientation if isinstance(orientation, int) else _UPRIGHT
 
 
@@ -158,6 +160,16 @@ def read(path: Path) -> Encoded:
         return Encoded(path.read_bytes(), str(path))
 
 
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """A picture as Pillow opens it, which warns of bombs (an error here) and of oddities of no consequence."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore", UserWarning)  # odd EXIF, palette transparency: the picture is there
+        with Image.open(io.BytesIO(content)) as image:
+            yield image
+
+
 def format_of(content: bytes) -> str:
     """An image file's format by Pillow's name for it, such as "PNG"; "" where Pillow knows none.
 
@@ -175,10 +187,7 @@ def format_of(content: bytes) -> str:
 def _named(name: str) -> Iterator[None]:
     """Give whatever goes wrong the image's name: of damaged files Pillow raises whatever it trips over."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.simplefilter("ignore", UserWarning)  # odd EXIF, palette transparency: the picture is there
-            yield
+        yield
     except BadImageError:
         raise
     except OSError as error:

@@ -4,7 +4,7 @@ An error loses its type between processes, so a bad picture travels as its name 
 """
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,10 +19,12 @@ from groco_cli.data.counter import uniforms
 from groco_cli.data.crops import CROP_DRAWS, crop_boxes
 from groco_cli.data.decoding import BadImageError
 from groco_cli.data.sources import Source
+from groco_cli.data.sources.base import Picture
 from groco_cli.data.transforms import EvaluationTransform
 from groco_cli.data.views import View
 
 _SPARE = 1000  # substitutes tried before giving up: with one picture in a hundred bad, one is found at once
+_TOGETHER = 32  # pictures opened at once, so that numpy draws many boxes in the time of a few
 _GAP = 2  # how many times larger than its view a box stays when libjpeg makes a picture smaller
 
 
@@ -88,42 +90,88 @@ class CroppedViews(Dataset[Prepared]):
         """A whole batch; none where a picture is bad and no other may, or can, take its place."""
         count = len(request.samples)
         pictures = [torch.empty(count, 3, view.size, view.size, dtype=torch.uint8) for view in self.views]
-        samples, bad = request.samples.copy(), []
-        attempts = _SPARE if self.substitute and len(self.source) > len(request.batch) else 1
-        for row, asked in enumerate(request.samples.tolist()):
-            for attempt in range(attempts):
-                sample = asked if attempt == 0 else self._substitute(request, asked, attempt)
-                try:
-                    crops = self.crops(request.epoch, sample)
-                except BadImageError as error:
-                    bad.append(BadImage(error.name, error.reason))
-                    continue
-                for picture, crop in zip(pictures, crops, strict=True):
-                    picture[row] = crop
-                samples[row] = sample
-                break
-            else:
-                return Prepared(torch.empty(0, dtype=torch.int64), [], bad)
+        samples, bad = request.samples.copy(), list[BadImage]()
+        for row, crops in enumerate(self._each(request.epoch, request.samples)):
+            if isinstance(crops, BadImageError):
+                bad.append(BadImage(crops.name, crops.reason))
+                found = self._substitute(request, int(request.samples[row]), bad)
+                if found is None:
+                    return Prepared(torch.empty(0, dtype=torch.int64), [], bad)
+                samples[row], crops = found
+            for picture, crop in zip(pictures, crops, strict=True):
+                picture[row] = crop
         return Prepared(torch.from_numpy(samples), pictures, bad)
 
     def crops(self, epoch: int, sample: int) -> list[Tensor]:
-        """The views' crops of one picture, uint8 [3, size, size]."""
-        picture = self.source.open(sample)
+        """The views' crops of one picture, uint8 [3, size, size].
+
+        Raises:
+            BadImageError: If it cannot be decoded.
+        """
+        (crops,) = self._each(epoch, np.array([sample]))
+        if isinstance(crops, BadImageError):
+            raise crops
+        return crops
+
+    def boxes(self, epoch: int, samples: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where each view lies in pictures of known height and width.
+
+        Args:
+            epoch: Number of the epoch.
+            samples: Numbers of the pictures, [n].
+            sizes: Their heights and widths, [n, 2].
+
+        Returns:
+            [n, views, 4] top, left, height, width.
+        """
+        images, count = len(samples), len(self.views)
+        view = np.tile(np.arange(count), images)
+        draws = uniforms(CROP_DRAWS, seed=self.seed, epoch=epoch, view=view, samples=samples.repeat(count))
+        sides = sizes.repeat(count, axis=0).T
+        scale, ratio = np.tile(self._scales, (images, 1)), np.tile(self._ratios, (images, 1))
+        return crop_boxes(draws, *sides, scale=scale, ratio=ratio).reshape(images, count, 4)
+
+    def _each(self, epoch: int, samples: NDArray[np.int64]) -> Iterator[list[Tensor] | BadImageError]:
+        """The crops of one picture after another, or why there are none."""
+        for start in range(0, len(samples), _TOGETHER):
+            some = samples[start : start + _TOGETHER]
+            opened = [self._opened(number) for number in some.tolist()]
+            sizes = np.array([(1, 1) if isinstance(one, BadImageError) else one.size for one in opened])
+            for picture, boxes in zip(opened, self.boxes(epoch, some, sizes), strict=True):
+                yield picture if isinstance(picture, BadImageError) else self._cut(picture, boxes)
+
+    def _opened(self, number: int) -> Picture | BadImageError:
+        """A picture whose size is known."""
+        try:
+            picture = self.source.open(number)
+            _ = picture.size
+        except BadImageError as error:
+            return error
+        return picture
+
+    def _cut(self, picture: Picture, boxes: NDArray[np.int64]) -> list[Tensor] | BadImageError:
         height, width = picture.size
-        boxes = self.boxes(epoch, sample, height, width)
-        pixels = picture.pixels(_shrink(boxes, self.views))
+        try:
+            pixels = picture.pixels(_shrink(boxes, self.views))
+        except BadImageError as error:
+            return error
         if pixels.shape[1:] != (height, width):
             boxes = _scaled(boxes, pixels.shape[1] / height, pixels.shape[2] / width)
         return [_resized_crop(pixels, box, view) for box, view in zip(boxes.tolist(), self.views, strict=True)]
 
-    def boxes(self, epoch: int, sample: int, height: int, width: int) -> NDArray[np.int64]:
-        """Where each view lies in a picture of that size; [views, 4] top, left, height, width."""
-        count = len(self.views)
-        draws = uniforms(CROP_DRAWS, seed=self.seed, epoch=epoch, view=np.arange(count), samples=np.full(count, sample))
-        sides = np.full(count, height), np.full(count, width)
-        return crop_boxes(draws, *sides, scale=self._scales, ratio=self._ratios)
+    def _substitute(self, request: Request, asked: int, bad: list[BadImage]) -> tuple[int, list[Tensor]] | None:
+        """Another picture and its crops; adds to `bad` those that were tried in vain."""
+        if not self.substitute or len(self.source) <= len(request.batch):
+            return None
+        for attempt in range(1, _SPARE):
+            sample = self._outside(request, asked, attempt)
+            try:
+                return sample, self.crops(request.epoch, sample)
+            except BadImageError as error:
+                bad.append(BadImage(error.name, error.reason))
+        return None
 
-    def _substitute(self, request: Request, bad: int, attempt: int) -> int:
+    def _outside(self, request: Request, bad: int, attempt: int) -> int:
         """A picture from outside the batch, for each bad one always the same."""
         for again in range(_SPARE):
             stream = -attempt - again * _SPARE  # beside the views, which count from 0

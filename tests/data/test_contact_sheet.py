@@ -85,7 +85,7 @@ def test_every_box_is_framed_where_its_view_was_cut(imagenet_jpegs, tmp_path):
     for row, (number, picture) in enumerate(sheet.pictures.items()):
         height, width = picture.shape[1:]
         factor = 224 / max(height, width)
-        boxes = CroppedViews(source, views, 0).boxes(0, number, height, width)
+        boxes = CroppedViews(source, views, 0).boxes(0, np.array([number]), np.array([[height, width]]))[0]
         top, left, tall, wide = (boxes[0] * factor).round().astype(int)  # the first lies above the others
         shown = image[sheet.line(row) :, 16:]
         frame = [shown[top, left], shown[top, left + wide - 2], shown[top + tall - 2, left]]
