@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from groco_cli import console
 from groco_cli.data.counter import uniforms
 from groco_cli.data.crops import CROP_DRAWS, affine, crop_boxes, resized_crops
-from groco_cli.data.photometric import PHOTOMETRIC_DRAWS, augment
+from groco_cli.data.photometric import PHOTOMETRIC_DRAWS, draw_changes
 from groco_cli.data.prefetch import ahead
 from groco_cli.data.sampling import Order
 from groco_cli.data.sources import MemorySource, Source
@@ -193,24 +193,20 @@ class ViewLoader:
             )
 
     def _finished(self, crops: Tensor, number: int, epoch: int, samples: NDArray[np.int64]) -> Tensor:
-        draws = self._draws(epoch, number, samples)[:, CROP_DRAWS:]
+        view, draws = self.views[number], self._draws(epoch, number, samples)[:, CROP_DRAWS:]
+        changes = draw_changes(view.photometric, draws[:, _AFFINE_DRAWS:])
+        finished = torch.empty(crops.shape, device=self.device)
         together = max(1, _CACHED // crops[0].numel()) if self.device.type == "cpu" else len(crops)
-        if together >= len(crops):
-            return self._changed(crops, self.views[number], draws)
-        parts = [slice(start, start + together) for start in range(0, len(crops), together)]
-        finished = torch.empty(crops.shape)
-        for part in parts:
-            finished[part] = self._changed(crops[part], self.views[number], draws[part])
+        for start in range(0, len(crops), together):
+            part = slice(start, start + together)
+            images = crops[part].to(self.device, non_blocking=True)
+            if not images.is_floating_point():
+                images = images * (1 / 255)  # to float32 on the way
+            images = images.to(self.dtype)
+            if view.affine is not None:
+                images = _turned(images, view.affine, draws[part, :_AFFINE_DRAWS])
+            self.normalisation(changes.of(part).apply(images).float(), out=finished[part])
         return finished
-
-    def _changed(self, crops: Tensor, view: View, draws: NDArray[np.float64]) -> Tensor:
-        images = crops.to(self.device, non_blocking=True)
-        if not images.is_floating_point():
-            images = images * (1 / 255)  # to float32 on the way
-        images = images.to(self.dtype)
-        if view.affine is not None:
-            images = _turned(images, view.affine, draws[:, :_AFFINE_DRAWS])
-        return self.normalisation(augment(images, view.photometric, draws[:, _AFFINE_DRAWS:])).float()
 
     def _draws(self, epoch: int, view: int, samples: NDArray[np.int64]) -> NDArray[np.float64]:
         count = CROP_DRAWS + _AFFINE_DRAWS + PHOTOMETRIC_DRAWS

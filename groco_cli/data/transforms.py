@@ -1,11 +1,12 @@
 """What is done to every picture alike: normalisation, and the resize and crop with which encoders are measured."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
+import torch
 import torchvision.transforms.v2.functional as tvf
 from torch import Tensor
-
-from groco_cli.data.photometric import normalise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +16,10 @@ class Normalisation:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Normalise float images [B, 3, H, W] in [0, 1]."""
-        return normalise(images, self.mean, self.std)
+    def __call__(self, images: Tensor, out: Tensor | None = None) -> Tensor:
+        """Normalise float images [B, 3, H, W] in [0, 1], into `out` where it is given."""
+        factor, offset = _line(tuple(self.mean), tuple(self.std), images.dtype, images.device)
+        return torch.mul(images, factor, out=out).add_(offset)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,3 +45,12 @@ class EvaluationTransform:
             image = tvf.resize(image, [self.resize], interpolation=mode, antialias=True)
         cropped: Tensor = tvf.center_crop(image, [self.crop, self.crop])
         return cropped
+
+
+@cache
+def _line(
+    mean: Sequence[float], std: Sequence[float], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(x - mean) / std as a factor and an offset a channel, [C, 1, 1]."""
+    centre, spread = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (mean, std))
+    return (1 / spread).to(device, dtype), (-centre / spread).to(device, dtype)
