@@ -1,0 +1,96 @@
+"""Settings: what learns, from what comparison, and what is minimised."""
+
+from dataclasses import dataclass
+
+from groco_cli.engine.methods import METHODS
+from groco_cli.engine.settings.checks import at_least, one_of, positive
+from groco_cli.errors import UsageError
+from groco_cli.losses.groco import VARIANTS
+from groco_cli.models.encoder import STEMS
+
+LOSSES = ("groco", "infonce", "triplet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """What learns.
+
+    Args:
+        arch: Backbone by its timm or torchvision name.
+        stem: "imagenet", or "small" for ResNets on pictures of about 32 pixels.
+        attention_heads: Of a ViT; 0 for those of its architecture.
+        projector_hidden: Width of the projector's hidden layers.
+        projector_out: Length of a projection.
+        projector_layers: Number of its linear layers.
+    """
+
+    arch: str = "resnet50"
+    stem: str = "imagenet"
+    attention_heads: int = 0
+    projector_hidden: int = 2048
+    projector_out: int = 2048
+    projector_layers: int = 3
+
+    def check(self) -> None:
+        """Raise a UsageError that names the option where a value cannot be used."""
+        one_of("--stem", self.stem, STEMS)
+        at_least("--attention-heads", self.attention_heads, 0)
+        at_least("--projector-hidden", self.projector_hidden, 1)
+        at_least("--projector-out", self.projector_out, 1)
+        at_least("--projector-layers", self.projector_layers, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSettings:
+    """Which networks see the views; see `methods`.
+
+    Args:
+        method: "siamese" or "mocov3".
+        ema_momentum: Of mocov3's momentum encoder at the start; grows to 1 along half a cosine.
+        freeze_patches: Whether mocov3 keeps a ViT's patch embedding as it is.
+    """
+
+    method: str = "siamese"
+    ema_momentum: float = 0.99
+    freeze_patches: bool = True
+
+    def check(self) -> None:
+        """Raise a UsageError that names the option where a value cannot be used."""
+        one_of("--method", self.method, METHODS)
+        if not 0 <= self.ema_momentum <= 1:
+            raise UsageError(f"--ema-momentum {self.ema_momentum} is out of range", "type 0.99")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """What is minimised; what is None is the loss's own default.
+
+    Args:
+        loss: "groco", "infonce" or "triplet".
+        num_negatives: Strongest negatives of each anchor (10; all for infonce).
+        stop_gradient: Compare anchors with constants (yes; no for infonce).
+        beta: Inverse temperature of groco's swaps (1.0).
+        preorder: Whether groco sorts each group first (yes).
+        variant: Of groco: "paper" (default) or "official".
+        temperature: Of infonce (0.1; 0.2 with mocov3).
+        margin: Of triplet (0.8); may be infinite.
+    """
+
+    loss: str = "groco"
+    num_negatives: int | None = None
+    stop_gradient: bool | None = None
+    beta: float | None = None
+    preorder: bool | None = None
+    variant: str | None = None
+    temperature: float | None = None
+    margin: float | None = None
+
+    def check(self) -> None:
+        """Raise a UsageError that names the option where a value cannot be used."""
+        one_of("--loss", self.loss, LOSSES)
+        one_of("--variant", self.variant or VARIANTS[0], VARIANTS)
+        at_least("--negatives", 1 if self.num_negatives is None else self.num_negatives, 1)
+        positive("--beta", 1.0 if self.beta is None else self.beta)
+        positive("--temperature", 1.0 if self.temperature is None else self.temperature)
+        if self.margin is not None and not self.margin >= 0:
+            raise UsageError(f"--margin {self.margin} is out of range", "type 0 or more, or inf")

@@ -1,0 +1,82 @@
+"""Settings: where and how the run goes."""
+
+from dataclasses import dataclass
+
+from groco_cli.devices import PRECISIONS
+from groco_cli.engine.every import Every
+from groco_cli.engine.settings.checks import at_least, one_of
+from groco_cli.engine.sinks import SINKS
+from groco_cli.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Where and how the run goes.
+
+    Args:
+        output: The run's folder; "" for the next free one under runs/.
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        precision: "auto", "fp32", "bf16" or "fp16".
+        seed: Of weights, order and views.
+        save_every: How often everything is saved: "1" (epochs), "500steps" or "10min"; at the end in any case.
+        keep: States kept to go on from, the newest ones.
+        milestones: Epochs between checkpoints that are kept for good; 0 for the last only.
+        log_every: Steps between lines of metrics.jsonl.
+        knn_every: Epochs between k-NN scores of the curve, where there are labels; 0 for none but the first and last.
+        log_to: What metrics go to besides metrics.jsonl: "tensorboard", "wandb".
+        gpus: GPUs of each machine, one process each; 0 for one process on `device`.
+        processes: Processes on each machine, on its CPU; see `launch`.
+        nodes: Machines.
+        rdzv: Where several machines meet, HOST:PORT.
+        process_timeout: Minutes until a process that does not answer is given up.
+    """
+
+    output: str = ""
+    device: str = "auto"
+    precision: str = "auto"
+    seed: int = 0
+    save_every: str = "1"
+    keep: int = 2
+    milestones: int = 100
+    log_every: int = 10
+    knn_every: int = 5
+    log_to: tuple[str, ...] = ()
+    gpus: int = 0
+    processes: int = 1
+    nodes: int = 1
+    rdzv: str = ""
+    process_timeout: int = 30
+
+    def check(self) -> None:
+        """Raise a UsageError that names the option where a value cannot be used."""
+        one_of("--precision", self.precision, PRECISIONS)
+        at_least("--seed", self.seed, 0)
+        Every.parse(self.save_every, "--save-every")
+        at_least("--keep", self.keep, 1)
+        at_least("--milestones", self.milestones, 0)
+        at_least("--log-every", self.log_every, 1)
+        at_least("--knn-every", self.knn_every, 0)
+        for name in self.log_to:
+            one_of("--log-to", str(name), SINKS)
+        self._check_processes()
+
+    def _check_processes(self) -> None:
+        at_least("--gpus", self.gpus, 0)
+        at_least("--processes", self.processes, 1)
+        at_least("--nodes", self.nodes, 1)
+        at_least("--process-timeout", self.process_timeout, 1)
+        if self.gpus and self.processes > 1:
+            raise UsageError(
+                f"--gpus {self.gpus} and --processes {self.processes} contradict each other", "leave one out"
+            )
+        if self.gpus and self.device != "auto" and self.device != "cuda":
+            raise UsageError(f"--gpus {self.gpus} and --device {self.device} contradict each other", "leave one out")
+        if self.nodes > 1 and not self.rdzv:
+            raise UsageError(
+                f"--nodes {self.nodes} need a place to meet", "type --rdzv HOST:29400, HOST being one of them"
+            )
+        host, _, port = self.rdzv.rpartition(":")
+        if self.rdzv and not (host and port.isdecimal()):
+            raise UsageError(
+                f"--rdzv {self.rdzv} is no HOST:PORT", f"type --rdzv {self.rdzv.strip(':') or 'HOST'}:29400"
+            )
