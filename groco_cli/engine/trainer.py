@@ -1,27 +1,25 @@
 """Pre-training, from settings to a run's folder; the loop reads top to bottom."""
 
-from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from groco_cli import console, devices
+from groco_cli import devices
 from groco_cli.data.loader import ViewLoader, dead_workers_explained, default_workers
 from groco_cli.data.sampling import Order, shuffled, with_class_mates
 from groco_cli.data.sources import Dataset, Source, data_root, first, open_dataset
 from groco_cli.data.transforms import Normalisation
+from groco_cli.engine.announcement import announce
 from groco_cli.engine.checkpoint import TrainingState
-from groco_cli.engine.configuration import binding, to_toml
+from groco_cli.engine.configuration import to_toml
 from groco_cli.engine.curves import draw_curves
 from groco_cli.engine.interrupt import Interrupted, StopRequest
-from groco_cli.engine.methods import Compared, Method
+from groco_cli.engine.methods import Compared
 from groco_cli.engine.metrics import MetricsLog, NoLog, read_metrics
 from groco_cli.engine.monitor import KNNMonitor, knn_monitor
-from groco_cli.engine.objective import build_loss, build_method
-from groco_cli.engine.optim import OPTIMIZERS
+from groco_cli.engine.objective import build_loss
 from groco_cli.engine.pace import Pace, Stopwatch
 from groco_cli.engine.processes import Processes, joined
 from groco_cli.engine.report import Report
@@ -30,6 +28,7 @@ from groco_cli.engine.saving import Saver
 from groco_cli.engine.schedule import learning_rate
 from groco_cli.engine.settings import PretrainSettings
 from groco_cli.engine.sinks import check_installed, open_sinks
+from groco_cli.engine.step import TrainingStep, build_step
 from groco_cli.errors import UsageError
 from groco_cli.files import atomic_write
 from groco_cli.losses.base import ViewLoss
@@ -82,48 +81,39 @@ def _pretrain(settings: PretrainSettings, resume: RunFolder | None, processes: P
         on_bad_image=settings.data.on_bad_image,
         dtype=settings.views.dtype,
     )
-    torch.manual_seed(settings.run.seed)
-    model = processes.together(build_method(settings)).to(memory_format=torch.channels_last).to(device)
-    optim = settings.optim
-    state = TrainingState(
-        model,
-        OPTIMIZERS[optim.optimizer](model, optim.peak_learning_rate, optim.momentum, optim.weight_decay),
-        torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
-        binding(settings),
-    )
+    step = build_step(settings, loss, processes, precision)
     folder = resume or RunFolder(
         Path(processes.from_first(lambda: str(new_run_folder(settings.run.output, settings.recipe).path)))
     )
-    saver = Saver(settings, folder, model, state, len(loader))
+    saver = Saver(settings, folder, step.model, step.state, len(loader))
     if resume:
         saver.resume()
     if processes.is_first:
         with atomic_write(folder.settings) as temporary:
             temporary.write_text(to_toml(settings), encoding="utf-8")
     where = devices.describe(device) + (f", {processes.world} processes" if processes.world > 1 else "")
-    _announce(settings, dataset, loader, loss, folder, state, where, precision)
+    announce(settings, dataset, len(loader), loss, folder, step.state.step, f"{where}, {precision}")
     monitor = knn_monitor(dataset, device, workers, settings.data.on_bad_image)
-    parallel = processes.parallel(model)
-    run = _Run(settings, folder, processes, precision, loader, model, parallel, loss, state, saver, monitor)
-    run.train()
+    _Run(settings, folder, processes, loader, step, saver, monitor).train()
     return folder.path
 
 
 @dataclass
 class _Run:
-    """Everything that the loop touches; `parallel` is called in the model's place."""
+    """Everything that the loop touches."""
 
     settings: PretrainSettings
     folder: RunFolder
     processes: Processes
-    precision: str
     loader: ViewLoader
-    model: Method
-    parallel: Callable[[Sequence[Tensor]], Compared]
-    loss: ViewLoss
-    state: TrainingState
+    step: TrainingStep
     saver: Saver
     monitor: KNNMonitor | None
+
+    @property
+    def state(self) -> TrainingState:
+        """All that changes while training."""
+        return self.step.state
 
     def train(self) -> None:
         """The loop: from the state's step to the end, or until asked to stop."""
@@ -142,11 +132,12 @@ class _Run:
                 if self.monitor:
                     report.note(f"untrained  {self._score(metrics, 0)}")
                 self._save(metrics)  # a disk that has no room for it is found out now, not in an hour
-            self.model.train()
+            self.step.model.train()
             for epoch in range(state.step // per_epoch, epochs):
                 stopwatch = Stopwatch(batch_size)
                 for views in stopwatch.waiting(self.loader.epoch(epoch, start=state.step % per_epoch)):
-                    loss, compared = self._step(views, state.step / total, self._rate(total, per_epoch))
+                    rate = self._rate(total, per_epoch)
+                    loss, compared = self.step(views, progress=state.step / total, rate=rate)
                     stopwatch.done(loss)
                     report.step(state.step)
                     if state.step % run.log_every == 0:
@@ -162,23 +153,6 @@ class _Run:
                 self._save_if_due(metrics, stopwatch, stop.signal, total)
         if first:
             draw_curves(read_metrics(self.folder.metrics), self.folder.curves, self._title())
-
-    def _step(self, views: Sequence[Tensor], progress: float, rate: float) -> tuple[Tensor, Compared]:
-        state = self.state
-        for group in state.optimizer.param_groups:
-            group["lr"] = rate
-        self.model.before_step(progress)
-        with devices.autocast(self.processes.device, self.precision):
-            compared = self.parallel([view.contiguous(memory_format=torch.channels_last) for view in views])
-            loss = self.loss(compared.anchors, self.settings.views.views, compared.targets)
-        state.optimizer.zero_grad(set_to_none=True)
-        scale = state.scaler.get_scale()
-        state.scaler.scale(loss).backward()
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        state.overflows += state.scaler.get_scale() < scale  # lowered: fp16 left this step out
-        state.step += 1
-        return self.processes.mean(loss.detach()), compared
 
     def _rate(self, total: int, per_epoch: int) -> float:
         optim = self.settings.optim
@@ -213,7 +187,7 @@ class _Run:
 
     def _score(self, metrics: MetricsLog | NoLog, epoch: int) -> str:
         """The k-NN score of the curve, where there are labels; the first process's work."""
-        score = self.monitor.score(self.model.encoder) if self.monitor and self.processes.is_first else None
+        score = self.monitor.score(self.step.model.encoder) if self.monitor and self.processes.is_first else None
         self.processes.wait()
         if score is None:
             return ""
@@ -274,34 +248,3 @@ def _check_batch(settings: PretrainSettings, dataset: Dataset, loss: ViewLoss) -
             f"--negatives {wanted} is more than the {available} that an anchor has in a batch of {batch}",
             f"type --negatives {available} or less, or a larger --batch-size",
         )
-
-
-def _announce(
-    settings: PretrainSettings,
-    dataset: Dataset,
-    loader: ViewLoader,
-    loss: ViewLoss,
-    folder: RunFolder,
-    state: TrainingState,
-    device: str,
-    precision: str,
-) -> None:
-    """Say which recipe, data, device and precision are used, and where it goes."""
-    views, optim = settings.views, settings.optim
-    over = len(dataset.train) % optim.batch_size
-    local = f" + {views.local_views}×{views.local_size}" * (views.local_views > 0)
-    console.note(f"recipe     {settings.recipe}")
-    console.note(
-        f"data       {dataset.name}: {len(dataset.train):,} images"
-        + (f", {len(dataset.train.classes)} classes (labels only for k-NN)" if dataset.train.classes else ", no labels")
-        + (f"; {over} of them left to other epochs each time" if over else "")
-    )
-    console.note(f"views      {views.views}×{views.image_size}{local}, {views.augmentation} augmentations")
-    console.note(f"encoder    {settings.model.arch}, {settings.model.stem} stem; {settings.method.method}")
-    console.note(f"loss       {loss}")
-    console.note(
-        f"optimizer  {optim.optimizer}, learning rate {optim.peak_learning_rate:g}, batch {optim.batch_size}, "
-        f"{optim.epochs} epochs of {len(loader)} steps"
-    )
-    console.note(f"device     {device}, {precision}")
-    console.note(f"run        {folder.path}" + (f", resumed at step {state.step}" if state.step else ""))

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from groco_cli.engine import pretrain, trainer
+from groco_cli.engine import pretrain, step
 from groco_cli.engine.configuration import override
 from groco_cli.engine.methods import Method
 from groco_cli.engine.metrics import read_metrics
@@ -41,7 +41,7 @@ def one_of_two(rank: int, settings: PretrainSettings, port: int) -> None:
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
     os.environ |= {name: str(value) for name, value in place.items()}
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    trainer.build_method = in_double
+    step.build_method = in_double
     pretrain(settings)
 
 
@@ -69,7 +69,7 @@ def twenty_steps(tiny) -> PretrainSettings:
 @pytest.mark.slow
 @pytest.mark.parametrize(("loss", "method"), [("groco", "siamese"), ("infonce", "mocov3")])
 def test_the_curves_of_two_processes_equal_those_of_one(twenty_steps, tmp_path, monkeypatch, loss, method):
-    monkeypatch.setattr(trainer, "build_method", in_double)
+    monkeypatch.setattr(step, "build_method", in_double)
     settings = override(twenty_steps, {"loss": {"loss": loss}, "method": {"method": method}}, "test")
     one = pretrain(override(settings, {"run": {"output": str(tmp_path / "one")}}, "test"))
     two = in_two_processes(settings)

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from groco_cli import console, devices
-from groco_cli.engine import checkpoint, pretrain, saving, trainer
+from groco_cli.engine import checkpoint, pretrain, saving
 from groco_cli.engine.checkpoint import TrainingState
 from groco_cli.engine.configuration import override, resume_settings
 from groco_cli.engine.interrupt import Interrupted
@@ -24,6 +24,7 @@ from groco_cli.engine.metrics import read_metrics
 from groco_cli.engine.report import Report
 from groco_cli.engine.run_folder import RunFolder
 from groco_cli.engine.settings import LossSettings, PretrainSettings
+from groco_cli.engine.step import TrainingStep
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.models import load_encoder
 
@@ -358,10 +359,10 @@ def test_every_loss_and_optimiser_resumes_bit_for_bit_in_mid_epoch(quick, method
 
 def nan_from(step: int) -> Callable[..., object]:
     """A step whose loss is no number from one on; the weights stay as they are."""
-    original = trainer._Run._step
+    original = TrainingStep.__call__
 
-    def stepped(self: trainer._Run, *arguments: object) -> object:
-        loss, compared = original(self, *arguments)
+    def stepped(self: TrainingStep, *arguments: object, **named: object) -> object:
+        loss, compared = original(self, *arguments, **named)
         return (loss * float("nan") if self.state.step >= step else loss), compared
 
     return stepped
@@ -378,7 +379,7 @@ def nan_from(step: int) -> Callable[..., object]:
     ],
 )
 def test_a_loss_that_is_no_number_names_its_steps_and_what_is_kept(quick, monkeypatch, run, where, kept):
-    monkeypatch.setattr(trainer._Run, "_step", nan_from(5))
+    monkeypatch.setattr(TrainingStep, "__call__", nan_from(5))
     with pytest.raises(GrocoError, match="the loss is nan") as caught:
         pretrain(changed(quick, **run))
     message, folder = caught.value.message, RunFolder(Path(quick.run.output))
@@ -393,16 +394,16 @@ def test_a_loss_that_is_no_number_names_its_steps_and_what_is_kept(quick, monkey
 
 
 def test_weights_that_are_no_numbers_are_never_saved_not_even_when_asked_to_stop(quick, monkeypatch):
-    original = trainer._Run._step
+    original = TrainingStep.__call__
 
-    def stepped(self: trainer._Run, *arguments: object) -> object:
-        result = original(self, *arguments)
+    def stepped(self: TrainingStep, *arguments: object, **named: object) -> object:
+        result = original(self, *arguments, **named)
         if self.state.step == 5:
             next(self.model.parameters()).data.fill_(float("inf"))
             signal.raise_signal(signal.SIGTERM)
         return result
 
-    monkeypatch.setattr(trainer._Run, "_step", stepped)
+    monkeypatch.setattr(TrainingStep, "__call__", stepped)
     with pytest.raises(GrocoError, match="the weights are not finite after step 5"):
         pretrain(quick)
     assert_saved_is_good(RunFolder(Path(quick.run.output)), newest=3)
@@ -410,20 +411,20 @@ def test_weights_that_are_no_numbers_are_never_saved_not_even_when_asked_to_stop
 
 def test_overflows_of_fp16_are_counted_and_not_fatal(quick, monkeypatch):
     """Gradients overflow at two steps: these change nothing, and the scale is halved for what follows."""
-    original = trainer._Run._step
+    original = TrainingStep.__call__
 
-    def stepped(self: trainer._Run, *arguments: object) -> object:
+    def stepped(self: TrainingStep, *arguments: object, **named: object) -> object:
         if self.state.step not in (0, 3):
-            return original(self, *arguments)
+            return original(self, *arguments, **named)
         parameter = next(self.model.parameters())
         before = parameter.clone()
         hook = parameter.register_hook(lambda gradient: gradient * float("inf"))
-        result = original(self, *arguments)
+        result = original(self, *arguments, **named)
         hook.remove()
         assert torch.equal(parameter, before)
         return result
 
-    monkeypatch.setattr(trainer._Run, "_step", stepped)
+    monkeypatch.setattr(TrainingStep, "__call__", stepped)
     monkeypatch.setattr(devices, "choose_precision", lambda *_: "fp16")
     monkeypatch.setattr(devices, "autocast", lambda *_: torch.autocast("cpu", torch.bfloat16))  # fp16 is slow there
     folder = stopped(quick, 5)

@@ -1,0 +1,118 @@
+"""One step of training, built from settings: forward, loss, backward, optimiser."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from groco_cli import devices
+from groco_cli.engine.checkpoint import TrainingState
+from groco_cli.engine.configuration import binding
+from groco_cli.engine.methods import Compared, Method
+from groco_cli.engine.objective import build_method
+from groco_cli.engine.optim import OPTIMIZERS
+from groco_cli.engine.processes import Processes
+from groco_cli.engine.settings import PretrainSettings
+from groco_cli.losses.base import ViewLoss
+
+PARTS = ("forward", "loss", "backward", "optimiser")
+
+
+class TrainingStep:
+    """The networks, the loss and the optimiser, and how they take one step.
+
+    Args:
+        model: The networks, on the device.
+        loss: What is minimised.
+        state: The optimiser and the scaler of the model's gradients, and where all that changes is kept.
+        positive_views: The first of the views that serve as positives.
+        processes: This process, and those that it trains with.
+        precision: A resolved one: "fp32", "bf16" or "fp16".
+    """
+
+    def __init__(
+        self,
+        model: Method,
+        loss: ViewLoss,
+        state: TrainingState,
+        *,
+        positive_views: int,
+        processes: Processes,
+        precision: str,
+    ) -> None:
+        self.model, self.loss, self.state = model, loss, state
+        self._positive_views, self._processes, self._precision = positive_views, processes, precision
+        self._parallel = processes.parallel(model)
+
+    def __call__(
+        self,
+        views: Sequence[Tensor],
+        *,
+        progress: float,
+        rate: float,
+        done: Callable[[str], None] | None = None,
+    ) -> tuple[Tensor, Compared]:
+        """Take a step; it waits for nothing on the device.
+
+        Args:
+            views: This process's part of a batch, ready for the encoder, one tensor [B, 3, size, size] a view.
+            progress: Share of the training that is done, in [0, 1].
+            rate: The learning rate.
+            done: Told each of `PARTS` when it is over, for who measures them.
+
+        Returns:
+            The loss over all processes, without gradient, and what it compared.
+        """
+        done = done or _nobody
+        self.model.before_step(progress)
+        with devices.autocast(self._processes.device, self._precision):
+            compared = self._parallel([view.contiguous(memory_format=torch.channels_last) for view in views])
+            done("forward")
+            loss = self.loss(compared.anchors, self._positive_views, compared.targets)
+        done("loss")
+        self.state.scaler.scale(loss).backward()
+        done("backward")
+        self._optimise(rate)
+        done("optimiser")
+        self.state.step += 1
+        return self._processes.mean(loss.detach()), compared
+
+    def _optimise(self, rate: float) -> None:
+        optimizer, scaler = self.state.optimizer, self.state.scaler
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        scale = scaler.get_scale()
+        scaler.step(optimizer)
+        scaler.update()
+        self.state.overflows += scaler.get_scale() < scale  # lowered: fp16 left this step out
+        optimizer.zero_grad(set_to_none=True)  # now, so that the next forward pass has their memory
+
+
+def build_step(settings: PretrainSettings, loss: ViewLoss, processes: Processes, precision: str) -> TrainingStep:
+    """Build networks with random weights, their optimiser and scaler, on the processes' device.
+
+    Args:
+        settings: The run's; weights follow from its seed.
+        loss: What is minimised.
+        processes: This process, and those that it trains with.
+        precision: A resolved one: "fp32", "bf16" or "fp16".
+
+    Raises:
+        UsageError: If there is no such architecture, or it cannot be built as asked.
+    """
+    device, optim = processes.device, settings.optim
+    torch.manual_seed(settings.run.seed)
+    model = processes.together(build_method(settings)).to(memory_format=torch.channels_last).to(device)
+    state = TrainingState(
+        model,
+        OPTIMIZERS[optim.optimizer](model, optim.peak_learning_rate, optim.momentum, optim.weight_decay),
+        torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+        binding(settings),
+    )
+    return TrainingStep(
+        model, loss, state, positive_views=settings.views.views, processes=processes, precision=precision
+    )
+
+
+def _nobody(part: str) -> None:
+    """Nobody measures."""
