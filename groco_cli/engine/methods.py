@@ -13,10 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from groco_cli.engine.passes import Passes
 from groco_cli.models import Encoder, Projector
 from groco_cli.models.vit import fix_patch_embedding, initialise_as_mocov3, is_vit
 
 METHODS = ("siamese", "mocov3")
+_AT_ONCE = Passes()
 
 
 class Compared(NamedTuple):
@@ -37,12 +39,14 @@ class Method(nn.Module, ABC):
     Args:
         encoder: Gives features; it is what training is for.
         projector: Gives the projections that the loss compares.
+        passes: How many images go through the encoder together.
     """
 
-    def __init__(self, encoder: Encoder, projector: Projector) -> None:
+    def __init__(self, encoder: Encoder, projector: Projector, *, passes: Passes = _AT_ONCE) -> None:
         super().__init__()
         self.encoder = encoder
         self.projector = projector
+        self.passes = passes
 
     def heads(self) -> dict[str, nn.Module]:
         """What a checkpoint holds besides the encoder, by name."""
@@ -69,7 +73,7 @@ class Siamese(Method):
 
     def forward(self, views: Sequence[Tensor]) -> Compared:
         """The views' projections."""
-        return Compared(_a_view(_project(views, self.encoder, self.projector), views), None)
+        return Compared(self.passes.project(views, self.encoder, self.projector), None)
 
 
 class MoCoV3(Method):
@@ -83,12 +87,20 @@ class MoCoV3(Method):
         predictor: Gives predictions of projections.
         momentum: μ at the start, from which it grows to 1 along half a cosine.
         freeze_patches: Keep a ViT's patch embedding at its random start, for stable training (section 4.2 there).
+        passes: How many images go through an encoder together.
     """
 
     def __init__(
-        self, encoder: Encoder, projector: Projector, predictor: Projector, *, momentum: float, freeze_patches: bool
+        self,
+        encoder: Encoder,
+        projector: Projector,
+        predictor: Projector,
+        *,
+        momentum: float,
+        freeze_patches: bool,
+        passes: Passes = _AT_ONCE,
     ) -> None:
-        super().__init__(encoder, projector)
+        super().__init__(encoder, projector, passes=passes)
         self.predictor = predictor
         self.momentum = momentum
         if is_vit(encoder.backbone):
@@ -114,19 +126,9 @@ class MoCoV3(Method):
 
     def forward(self, views: Sequence[Tensor]) -> Compared:
         """Predictions, and the momentum encoder's projections of the same views."""
-        predictions = self.predictor(_project(views, self.encoder, self.projector))
+        predictions = self.passes.project(
+            views, self.encoder, lambda features: self.predictor(self.projector(features))
+        )
         with torch.no_grad():
-            targets = _project(views, self.momentum_encoder, self.momentum_projector)
-        return Compared(_a_view(predictions, views), _a_view(targets, views))
-
-
-def _project(views: Sequence[Tensor], encoder: Encoder, projector: Projector) -> Tensor:
-    """Views of one size go through the encoder together, and all features through the projector; [views · B, D]."""
-    sizes = [view.shape[-1] for view in views]
-    features = [encoder(torch.cat([view for view in views if view.shape[-1] == size])) for size in dict.fromkeys(sizes)]
-    projections: Tensor = projector(torch.cat(features))
-    return projections
-
-
-def _a_view(projections: Tensor, views: Sequence[Tensor]) -> list[Tensor]:
-    return list(projections.chunk(len(views)))
+            targets = self.passes.project(views, self.momentum_encoder, self.momentum_projector)
+        return Compared(predictions, targets)

@@ -5,6 +5,7 @@ import inspect
 from groco_cli import __version__
 from groco_cli.engine.configuration import to_toml
 from groco_cli.engine.methods import Method, MoCoV3, Siamese
+from groco_cli.engine.passes import Passes
 from groco_cli.engine.settings import LossSettings, PretrainSettings
 from groco_cli.errors import UsageError
 from groco_cli.losses import GroCoLoss, InfoNCELoss, MoCoLoss, TripletLoss
@@ -44,11 +45,19 @@ def build_method(settings: PretrainSettings) -> Method:
     encoder = _build_encoder(settings)
     hidden, out = model.projector_hidden, model.projector_out
     projector = Projector(encoder.feature_dim, hidden=hidden, out=out, layers=model.projector_layers)
+    passes = Passes(micro_batch=settings.optim.micro_batch)
     if method.method == "siamese":
-        return Siamese(encoder, projector)
+        return Siamese(encoder, projector, passes=passes)
     # Two layers, as wide as the projector's, ending in BN: the released code's for ViTs.
     predictor = Projector(out, hidden=hidden, out=out, layers=2)
-    return MoCoV3(encoder, projector, predictor, momentum=method.ema_momentum, freeze_patches=method.freeze_patches)
+    return MoCoV3(
+        encoder,
+        projector,
+        predictor,
+        momentum=method.ema_momentum,
+        freeze_patches=method.freeze_patches,
+        passes=passes,
+    )
 
 
 def _build_encoder(settings: PretrainSettings) -> Encoder:

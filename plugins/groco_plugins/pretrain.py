@@ -45,6 +45,9 @@ def pretrain(
     margin: Annotated[float | None, setting("Margin of triplet; may be inf.")] = None,
     epochs: Annotated[int | None, setting("Passes over the training images.")] = None,
     batch_size: Annotated[int | None, setting("Images a step.")] = None,
+    micro_batch: Annotated[
+        int | None, setting("Images that a process encodes at once, for less memory; 0 for its whole part of a batch.")
+    ] = None,
     optimizer: Annotated[str | None, setting("sgd, lars or adamw.")] = None,
     learning_rate: Annotated[float | None, setting("Learning rate for a batch of 256.", "--lr")] = None,
     lr_scaling: Annotated[str | None, setting("How it grows with the batch: linear or sqrt.")] = None,

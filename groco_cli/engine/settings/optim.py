@@ -18,6 +18,7 @@ class OptimSettings:
         momentum: Of SGD and LARS.
         weight_decay: On every parameter, as published (LARS leaves out biases and BN).
         batch_size: Images a step, over all processes.
+        micro_batch: Images of a process that go through the encoder together; 0 for its whole part of the batch.
         epochs: Passes over the training images.
         warmup_epochs: Of these, with a linearly growing learning rate.
     """
@@ -28,6 +29,7 @@ class OptimSettings:
     momentum: float = 0.9
     weight_decay: float = 1e-6
     batch_size: int = 1024
+    micro_batch: int = 0
     epochs: int = 100
     warmup_epochs: int = 1
 
@@ -45,6 +47,7 @@ class OptimSettings:
         at_least("--momentum", self.momentum, 0)
         at_least("--weight-decay", self.weight_decay, 0)
         at_least("--batch-size", self.batch_size, 2)
+        at_least("--micro-batch", self.micro_batch, 0)
         at_least("--epochs", self.epochs, 1)
         at_least("--warmup-epochs", self.warmup_epochs, 0)
         if self.warmup_epochs > self.epochs:
