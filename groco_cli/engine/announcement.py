@@ -27,10 +27,12 @@ def announce(
         + (f"; {over} of them left to other epochs each time" if over else "")
     )
     console.note(f"views      {views.views}×{views.image_size}{local}, {views.augmentation} augmentations")
-    console.note(f"encoder    {settings.model.arch}, {settings.model.stem} stem; {settings.method.method}")
+    method = settings.method.method + ", view by view" * (settings.method.forward == "per-view")
+    console.note(f"encoder    {settings.model.arch}, {settings.model.stem} stem; {method}")
     console.note(f"loss       {loss}")
+    micro = f" in micro-batches of {optim.micro_batch}" * (optim.micro_batch > 0)
     console.note(
-        f"optimizer  {optim.optimizer}, learning rate {optim.peak_learning_rate:g}, batch {optim.batch_size}, "
+        f"optimizer  {optim.optimizer}, learning rate {optim.peak_learning_rate:g}, batch {optim.batch_size}{micro}, "
         f"{optim.epochs} epochs of {per_epoch} steps"
     )
     console.note(f"device     {where}")

@@ -39,7 +39,7 @@ class Method(nn.Module, ABC):
     Args:
         encoder: Gives features; it is what training is for.
         projector: Gives the projections that the loss compares.
-        passes: How many images go through the encoder together.
+        passes: Which images go through the encoder together.
     """
 
     def __init__(self, encoder: Encoder, projector: Projector, *, passes: Passes = _AT_ONCE) -> None:
@@ -87,7 +87,7 @@ class MoCoV3(Method):
         predictor: Gives predictions of projections.
         momentum: μ at the start, from which it grows to 1 along half a cosine.
         freeze_patches: Keep a ViT's patch embedding at its random start, for stable training (section 4.2 there).
-        passes: How many images go through an encoder together.
+        passes: Which images go through an encoder together.
     """
 
     def __init__(

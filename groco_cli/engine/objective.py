@@ -45,7 +45,7 @@ def build_method(settings: PretrainSettings) -> Method:
     encoder = _build_encoder(settings)
     hidden, out = model.projector_hidden, model.projector_out
     projector = Projector(encoder.feature_dim, hidden=hidden, out=out, layers=model.projector_layers)
-    passes = Passes(micro_batch=settings.optim.micro_batch)
+    passes = Passes(forward=method.forward, micro_batch=settings.optim.micro_batch)
     if method.method == "siamese":
         return Siamese(encoder, projector, passes=passes)
     # Two layers, as wide as the projector's, ending in BN: the released code's for ViTs.

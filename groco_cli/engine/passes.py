@@ -1,4 +1,4 @@
-"""How the views of a batch go through the networks: all at once, or in micro-batches that take less memory.
+"""How the views of a batch go through the networks: together or each by itself, and in micro-batches to save memory.
 
 A contrastive loss needs the whole batch at once, but the encoder does not. Gradient caching (Gao et al., "Scaling Deep
 Contrastive Learning Batch Size under Memory Limited Setup", RepL4NLP 2021) encodes it in parts without keeping what a
@@ -20,28 +20,34 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
+FORWARDS = ("joint", "per-view")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Passes:
-    """How many images go through an encoder together.
+    """Which images go through an encoder together.
 
     Args:
-        micro_batch: At most so many images of this process's part of a batch, with all their views of one size; 0 for
-            all of them.
+        forward: "joint": views of one size go through the encoder together, and all features through the heads; or
+            "per-view": each view goes through all networks by itself, so that BN's statistics are its own. That is what
+            the released codes of GroCo and MoCo v3 do.
+        micro_batch: At most so many images of this process's part of a batch, with all their views that go together; 0
+            for all of them.
     """
 
+    forward: str = "joint"
     micro_batch: int = 0
 
     def project(self, views: Sequence[Tensor], encoder: nn.Module, heads: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """Projections [B, D] of each view.
-
-        Views of one size go through the encoder together, and all features through the heads.
 
         Args:
             views: Images [B, 3, size, size], views of one size next to each other.
             encoder: From images to features.
             heads: From features to projections.
         """
+        if self.forward == "per-view":
+            return [heads(self._features([view], encoder)) for view in views]
         sizes = [view.shape[-1] for view in views]
         features = [
             self._features([view for view in views if view.shape[-1] == size], encoder) for size in dict.fromkeys(sizes)
@@ -67,7 +73,7 @@ class Passes:
 
 
 def _encoded(encoder: nn.Module, *views: Tensor) -> Tensor:
-    features: Tensor = encoder(torch.cat(views))
+    features: Tensor = encoder(torch.cat(views) if len(views) > 1 else views[0])
     return features
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from groco_cli import devices
 from groco_cli.engine.checkpoint import TrainingState
@@ -13,6 +14,7 @@ from groco_cli.engine.objective import build_method
 from groco_cli.engine.optim import OPTIMIZERS
 from groco_cli.engine.processes import Processes
 from groco_cli.engine.settings import PretrainSettings
+from groco_cli.errors import UsageError
 from groco_cli.losses.base import ViewLoss
 
 PARTS = ("forward", "loss", "backward", "optimiser")
@@ -98,11 +100,12 @@ def build_step(settings: PretrainSettings, loss: ViewLoss, processes: Processes,
         precision: A resolved one: "fp32", "bf16" or "fp16".
 
     Raises:
-        UsageError: If there is no such architecture, or it cannot be built as asked.
+        UsageError: If there is no such architecture, it cannot be built as asked, or its BN would see single images.
     """
     device, optim = processes.device, settings.optim
     torch.manual_seed(settings.run.seed)
     model = processes.together(build_method(settings)).to(memory_format=torch.channels_last).to(device)
+    _check_statistics(settings, model, processes)
     state = TrainingState(
         model,
         OPTIMIZERS[optim.optimizer](model, optim.peak_learning_rate, optim.momentum, optim.weight_decay),
@@ -112,6 +115,20 @@ def build_step(settings: PretrainSettings, loss: ViewLoss, processes: Processes,
     return TrainingStep(
         model, loss, state, positive_views=settings.views.views, processes=processes, precision=precision
     )
+
+
+def _check_statistics(settings: PretrainSettings, model: Method, processes: Processes) -> None:
+    """Refuse micro-batches that leave BN one image to take statistics of."""
+    has_bn = any(isinstance(module, _BatchNorm) for module in model.encoder.modules())
+    views = [number for number in (settings.views.views, settings.views.local_views) if number]
+    together = min(views) if model.passes.forward == "joint" else 1
+    images = model.passes.smallest(settings.optim.batch_size // processes.world) * together * processes.world
+    if has_bn and images == 1:
+        micro_batch = settings.optim.micro_batch
+        raise UsageError(
+            f"--micro-batch {micro_batch} leaves the encoder's BN a single image to take statistics of",
+            f"type --micro-batch {2 * micro_batch} or more",
+        )
 
 
 def _nobody(part: str) -> None:

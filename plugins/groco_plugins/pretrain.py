@@ -33,6 +33,9 @@ def pretrain(
         bool | None,
         setting("Whether mocov3 keeps a ViT's patch embedding fixed.", "--freeze-patches/--no-freeze-patches"),
     ] = None,
+    forward: Annotated[
+        str | None, setting("joint, or per-view: each view goes through the networks by itself.")
+    ] = None,
     loss: Annotated[str | None, setting("groco, infonce or triplet.")] = None,
     num_negatives: Annotated[int | None, setting("N, the strongest negatives of each anchor.", "--negatives")] = None,
     beta: Annotated[float | None, setting("β, inverse temperature of the relaxed swaps.")] = None,

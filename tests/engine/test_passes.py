@@ -1,4 +1,4 @@
-"""Micro-batches: the same gradients, statistics and random draws as without, in less memory."""
+"""Passes: each view by itself or all together; micro-batches have the gradient of the whole batch, in less memory."""
 
 import copy
 
@@ -15,6 +15,7 @@ from groco_cli.engine.methods import Method
 from groco_cli.engine.objective import build_loss, build_method
 from groco_cli.engine.passes import Passes
 from groco_cli.engine.processes import Processes
+from groco_cli.engine.recipes import RECIPES
 from groco_cli.engine.settings import PretrainSettings
 from groco_cli.engine.step import TrainingStep, build_step
 from groco_cli.errors import UsageError
@@ -57,7 +58,9 @@ def assert_equal(left: dict[str, Tensor], right: dict[str, Tensor], tolerance: f
 
 @pytest.mark.parametrize(("method", "loss", "micro_batch"), CASES)
 def test_the_gradient_is_that_of_the_whole_batch_in_one_pass(convnext, method, loss, micro_batch):
-    settings = override(convnext, {"method": {"method": method}, "loss": {"loss": loss, "num_negatives": 5}}, "test")
+    forward = "per-view" if (method, loss) == ("mocov3", "groco") else "joint"
+    changes = {"method": {"method": method, "forward": forward}, "loss": {"loss": loss, "num_negatives": 5}}
+    settings = override(convnext, changes, "test")
     measured = []
     for size in (0, micro_batch):
         torch.manual_seed(0)
@@ -186,6 +189,44 @@ def test_a_micro_batch_that_holds_all_is_encoded_once(convnext):
     model.encoder.register_forward_pre_hook(lambda *_: seen.append(1))
     torch.cat(model([view.float() for view in crops()[:2]]).anchors).sum().backward()
     assert len(seen) == 1
+
+
+@pytest.mark.parametrize("method", ["siamese", "mocov3"])
+def test_per_view_equals_calling_the_networks_on_each_view_by_itself(quick, method):
+    settings = override(quick, {"method": {"method": method, "forward": "per-view"}}, "test")
+    model = in_double(settings).train()
+    plain = copy.deepcopy(model)
+    views = [view * (1 + number) + number for number, view in enumerate(crops())]  # of statistics of their own
+    found = model(views)
+    expected = [plain.projector(plain.encoder(view)) for view in views]
+    if method == "mocov3":
+        expected = [plain.predictor(projection) for projection in expected]
+        targets = [plain.momentum_projector(plain.momentum_encoder(view)) for view in views]
+        assert_equal(dict(enumerate(found.targets)), dict(enumerate(targets)))
+    assert_equal(dict(enumerate(found.anchors)), dict(enumerate(expected)))
+    for anchors in (found.anchors, expected):
+        sum(anchor.sin().mean() for anchor in anchors).backward()
+    assert_equal(gradients(model), gradients(plain))
+    assert_equal(dict(model.named_buffers()), dict(plain.named_buffers()))
+    joint = in_double(override(settings, {"method": {"forward": "joint"}}, "test")).train()
+    joint.load_state_dict(plain.state_dict())
+    assert not torch.allclose(joint(views).anchors[0], found.anchors[0], atol=0.1)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipes_encode_views_together_and_the_whole_batch_at_once(recipe):
+    settings = RECIPES[recipe].settings
+    assert (settings.method.forward, settings.optim.micro_batch) == ("joint", 0)
+
+
+def test_micro_batches_that_leave_bn_a_single_image_are_refused(quick):
+    single = {"method": {"forward": "per-view"}, "optim": {"micro_batch": 1}}
+    with pytest.raises(UsageError, match="--micro-batch 1 leaves the encoder's BN a single image") as caught:
+        whole(override(quick, single, "test"))
+    assert caught.value.hint == "type --micro-batch 2 or more"
+    whole(override(quick, {"optim": {"micro_batch": 1}}, "test"))  # of which there are two views
+    with pytest.raises(UsageError):
+        whole(override(quick, {"views": {"local_views": 1}, "optim": {"micro_batch": 1}}, "test"))
 
 
 def test_a_negative_micro_batch_is_refused(tiny):

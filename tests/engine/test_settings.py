@@ -24,6 +24,7 @@ from groco_cli.losses import GroCoLoss, InfoNCELoss, MoCoLoss, TripletLoss
         ("views", {"blur_sigma": (2.0,)}, "--blur-sigma"),
         ("views", {"interpolation": "cubic"}, "--interpolation cubic.*'bicubic'"),
         ("method", {"method": "moco3"}, "--method moco3.*'mocov3'"),
+        ("method", {"forward": "per-veiw"}, "--forward per-veiw.*'per-view'"),
         ("method", {"ema_momentum": 1.5}, "--ema-momentum 1.5"),
         ("loss", {"num_negatives": 0}, "--negatives 0"),
         ("loss", {"beta": 0.0}, "--beta 0.0"),

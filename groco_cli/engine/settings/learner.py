@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from groco_cli.engine.methods import METHODS
+from groco_cli.engine.passes import FORWARDS
 from groco_cli.engine.settings.checks import at_least, one_of, positive
 from groco_cli.errors import UsageError
 from groco_cli.losses.groco import VARIANTS
@@ -48,15 +49,18 @@ class MethodSettings:
         method: "siamese" or "mocov3".
         ema_momentum: Of mocov3's momentum encoder at the start; grows to 1 along half a cosine.
         freeze_patches: Whether mocov3 keeps a ViT's patch embedding as it is.
+        forward: "joint", or "per-view" for a pass of its own for each view; see `passes`.
     """
 
     method: str = "siamese"
     ema_momentum: float = 0.99
     freeze_patches: bool = True
+    forward: str = "joint"
 
     def check(self) -> None:
         """Raise a UsageError that names the option where a value cannot be used."""
         one_of("--method", self.method, METHODS)
+        one_of("--forward", self.forward, FORWARDS)
         if not 0 <= self.ema_momentum <= 1:
             raise UsageError(f"--ema-momentum {self.ema_momentum} is out of range", "type 0.99")
 
