@@ -12,6 +12,8 @@ LAYERS = [
     "files",
     "devices",
     "console",
+    "launch",
+    "processes",
     "options",
     "sorting",
     "data",

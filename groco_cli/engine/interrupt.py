@@ -11,8 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from groco_cli.errors import GrocoError
-
-STOP_FILE = "GROCO_STOP_FILE"  # names the file that holds the signal's number, once the launcher got one
+from groco_cli.launch import STOP_FILE
 
 
 class Interrupted(GrocoError):  # noqa: N818 - nothing went wrong

@@ -1,57 +1,25 @@
-"""The processes that train together: who does what, what they tell each other, and how they end together."""
+"""The processes that train together: how they divide a batch, and what they have in common after a step."""
 
-import os
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import PrefixStore
 from torch.nn.parallel import DistributedDataParallel
 
-from groco_cli import console, devices
+from groco_cli import processes
 from groco_cli.data.loader import Share
 from groco_cli.engine.batchnorm import Model, with_common_statistics
-from groco_cli.engine.launch import Place, place, processes_wanted
 from groco_cli.engine.settings import RunSettings
-from groco_cli.errors import GrocoError, UsageError
-
-_FIRST_SPEAKS = 1.0  # seconds that the others leave to the first, which often finds the same error
-_CULPRIT_SPEAKS = 10.0  # seconds that those who lost another leave to it
+from groco_cli.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Processes:
-    """This process, and those that it trains with.
-
-    What goes through `control` goes over gloo, on the CPU: it waits for no GPU, and none for it.
-
-    Args:
-        device: What this one computes on.
-        rank: Its number, from 0; the first writes everything.
-        world: How many there are.
-        sharing: How many share the cores that this one sees.
-        control: The group for what is not gradients; None where there is one process only.
-        store: What they leave each other notes in; likewise.
-    """
-
-    device: torch.device
-    rank: int = 0
-    world: int = 1
-    sharing: int = 1
-    control: Any = None
-    store: Any = None
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this is the one that writes."""
-        return self.rank == 0
+class Processes(processes.Peers):
+    """This process, and those that it trains with."""
 
     def share(self, batch_size: int) -> Share:
         """This process's part of each batch: the one place where a batch is divided.
@@ -67,10 +35,6 @@ class Processes:
                 f"type --batch-size {f'{fewer} or ' if fewer else ''}{more}",
             )
         return Share(self.rank, self.world)
-
-    def workers(self, count: int) -> int:
-        """This process's part of a machine's worker processes, at least one of any."""
-        return max(1, count // self.sharing) if count else 0
 
     def together(self, model: Model) -> Model:
         """A model whose BN takes its statistics over the whole batch; before its optimizer is made."""
@@ -90,130 +54,9 @@ class Processes:
         dist.all_reduce(total)
         return total / self.world
 
-    def agreed(self, number: int | None) -> int:
-        """The largest of the processes' numbers, 0 where none has one.
-
-        On gloo this takes a fraction of a millisecond, against hundreds for a step.
-        """
-        if self.world == 1:
-            return number or 0
-        largest = torch.tensor(number or 0)
-        dist.all_reduce(largest, dist.ReduceOp.MAX, group=self.control)
-        return int(largest)
-
-    def wait(self) -> None:
-        """Wait for all others to come here too."""
-        if self.world > 1:
-            dist.barrier(group=self.control)
-
-    def from_first(self, make: Callable[[], str]) -> str:
-        """What the first process makes, once, in all of them."""
-        if self.world == 1:
-            return make()
-        if self.is_first:
-            self.store.set("from first", make())
-        return str(self.store.get("from first").decode())
-
 
 @contextmanager
 def joined(run: RunSettings) -> Iterator[Processes]:
-    """Join the processes that were started with this one, if there are any.
-
-    Args:
-        run: With the device, and how long to wait for a process that does not answer.
-
-    Yields:
-        This process among them; alone where none was started with it.
-
-    Raises:
-        UsageError: If the settings want more processes than were started.
-        GrocoError: If they did not find each other, or lose one another.
-        SystemExit: In place of an error that another process tells.
-    """
-    here = place(os.environ)
-    if here is None and processes_wanted(run) * run.nodes > 1:
-        wanted = processes_wanted(run)
-        raise UsageError(
-            f"{wanted} processes are wanted, and this is one",
-            f"type groco pretrain, or start this script by torchrun --nproc-per-node {wanted}",
-        )
-    if here is None or here.world == 1:
-        yield Processes(device=devices.choose_device(run.device))
-        return
-    if here.rank:
-        console.configure(-1)
-    timeout = timedelta(minutes=run.process_timeout)
-    store = _meet(here, timeout)
-    with _told_once(store, here.rank):
-        device = _device(run.device, here)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.world, timeout=timeout)
-        control = dist.new_group(backend="gloo", timeout=timeout)
-        yield Processes(
-            device=device, rank=here.rank, world=here.world, sharing=here.sharing, control=control, store=store
-        )
-        dist.destroy_process_group()  # not after an error: NCCL would wait for the others
-
-
-def _meet(here: Place, timeout: timedelta) -> Any:
-    try:
-        # Untyped in torch.
-        store, _, _ = next(dist.rendezvous(here.meeting, here.rank, here.world, timeout=timeout))  # type: ignore[attr-defined]
-    except RuntimeError as error:
-        raise GrocoError(
-            f"process {here.rank} did not find the others at {here.meeting} ({_first_line(error)})",
-            "the first may have failed: look for its error",
-        ) from error
-    return PrefixStore("groco", store)
-
-
-def _device(name: str, here: Place) -> torch.device:
-    if ":" in name:
-        raise UsageError(f"--device {name} is one GPU for {here.world} processes", "type --device cuda")
-    kind = devices.choose_device(name).type
-    if kind != "cuda":
-        return devices.choose_device(kind)
-    # srun may show each task nothing but a GPU of its own.
-    own = here.sharing == 1 and torch.cuda.device_count() == 1
-    return devices.choose_device(f"cuda:{0 if own else here.local_rank}")
-
-
-@contextmanager
-def _told_once(store: Any, rank: int) -> Iterator[None]:
-    """Let one process tell its error; the others, who fail because of it or find the same, end without a word."""
-    try:
-        yield
-    except GrocoError as error:
-        if rank:
-            time.sleep(_FIRST_SPEAKS)
-        if not _first_to_tell(store):
-            raise SystemExit(error.exit_code) from error
-        if rank:
-            error.message = f"process {rank}: {error.message}"
-        raise
-    except RuntimeError as error:
-        if not _lost_another(error):
-            raise
-        time.sleep(_CULPRIT_SPEAKS)
-        if not _first_to_tell(store):
-            raise SystemExit(1) from error
-        raise GrocoError(
-            f"process {rank} lost another one ({_first_line(error)})", "groco pretrain --resume goes on"
-        ) from error
-
-
-def _first_to_tell(store: Any) -> bool:
-    try:
-        return bool(store.add("errors", 1) == 1)
-    except RuntimeError:  # whoever held the store has ended
-        return True
-
-
-def _lost_another(error: RuntimeError) -> bool:
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]
+    """Join the processes that were started to train with this one, if there are any (`groco_cli.processes.joined`)."""
+    with processes.joined(run.launch()) as peers:
+        yield Processes(**vars(peers))

@@ -109,7 +109,8 @@ def pretrain(
     """
     given = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
 
-    from groco_cli.engine import configuration, launch, run_folder
+    from groco_cli import launch
+    from groco_cli.engine import configuration, run_folder
     from groco_cli.engine.metrics import read_metrics
 
     overrides = configuration.by_section(given)
@@ -120,7 +121,7 @@ def pretrain(
         settings = configuration.resume_settings(folder.settings, overrides)
     else:
         folder, settings = None, configuration.resolve(recipe, config, overrides)
-    if launch.started(settings.run):
+    if launch.started(settings.run.launch()):
         return  # the first of the processes has shown the result
 
     from groco_cli.engine import trainer

@@ -119,3 +119,8 @@ def test_a_script_that_wants_more_processes_says_how_to_start_them():
     ):
         pass
     assert "torchrun --nproc-per-node 2" in caught.value.hint
+
+
+def test_settings_that_no_launcher_can_meet_are_refused():
+    with pytest.raises(UsageError, match="--gpus 2 and --processes 2 contradict each other"):
+        PretrainSettings(run=RunSettings(gpus=2, processes=2))

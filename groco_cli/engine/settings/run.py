@@ -1,12 +1,12 @@
 """Settings: where and how the run goes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from groco_cli.devices import PRECISIONS
 from groco_cli.engine.every import Every
 from groco_cli.engine.settings.checks import at_least, one_of
 from groco_cli.engine.sinks import SINKS
-from groco_cli.errors import UsageError
+from groco_cli.launch import LaunchSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,25 +58,8 @@ class RunSettings:
         at_least("--knn-every", self.knn_every, 0)
         for name in self.log_to:
             one_of("--log-to", str(name), SINKS)
-        self._check_processes()
+        self.launch()  # which checks the rest of them
 
-    def _check_processes(self) -> None:
-        at_least("--gpus", self.gpus, 0)
-        at_least("--processes", self.processes, 1)
-        at_least("--nodes", self.nodes, 1)
-        at_least("--process-timeout", self.process_timeout, 1)
-        if self.gpus and self.processes > 1:
-            raise UsageError(
-                f"--gpus {self.gpus} and --processes {self.processes} contradict each other", "leave one out"
-            )
-        if self.gpus and self.device != "auto" and self.device != "cuda":
-            raise UsageError(f"--gpus {self.gpus} and --device {self.device} contradict each other", "leave one out")
-        if self.nodes > 1 and not self.rdzv:
-            raise UsageError(
-                f"--nodes {self.nodes} need a place to meet", "type --rdzv HOST:29400, HOST being one of them"
-            )
-        host, _, port = self.rdzv.rpartition(":")
-        if self.rdzv and not (host and port.isdecimal()):
-            raise UsageError(
-                f"--rdzv {self.rdzv} is no HOST:PORT", f"type --rdzv {self.rdzv.strip(':') or 'HOST'}:29400"
-            )
+    def launch(self) -> LaunchSettings:
+        """How many processes train, and where."""
+        return LaunchSettings(**{setting.name: getattr(self, setting.name) for setting in fields(LaunchSettings)})

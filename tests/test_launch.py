@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from groco_cli.engine import launch
-from groco_cli.engine.launch import Place, place, processes_wanted, started
-from groco_cli.engine.settings import PretrainSettings, RunSettings
+from groco_cli import launch
 from groco_cli.errors import UsageError
+from groco_cli.launch import LaunchSettings, Place, place, processes_wanted, started
 
 TORCHRUN = {
     "RANK": "5",
@@ -94,34 +93,34 @@ def test_an_environment_that_contradicts_itself_is_refused(changed, message):
 def test_more_gpus_than_there_are_is_a_mistake_that_says_how_many(monkeypatch, available, message, hint):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: available)
     with pytest.raises(UsageError) as caught:
-        processes_wanted(RunSettings(gpus=3))
+        processes_wanted(LaunchSettings(gpus=3))
     assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
 def test_processes_on_gpus_are_asked_for_by_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert processes_wanted(RunSettings(gpus=4)) == 4
-    assert processes_wanted(RunSettings(device="cpu", processes=4)) == 4
+    assert processes_wanted(LaunchSettings(gpus=4)) == 4
+    assert processes_wanted(LaunchSettings(device="cpu", processes=4)) == 4
     with pytest.raises(UsageError, match="--processes 4 is for the CPU") as caught:
-        processes_wanted(RunSettings(processes=4))
+        processes_wanted(LaunchSettings(processes=4))
     assert "--gpus 4" in caught.value.hint
 
 
 @pytest.mark.parametrize(
-    ("run", "environment", "count"),
+    ("wanted", "environment", "count"),
     [
-        (RunSettings(device="cpu"), {}, None),
-        (RunSettings(device="cpu", processes=3), {}, 3),
-        (RunSettings(device="cpu", nodes=2, rdzv="a:1"), {}, 1),
-        (RunSettings(device="cpu", processes=3), TORCHRUN, None),
-        (RunSettings(device="cpu", processes=3), SRUN, None),
+        (LaunchSettings(device="cpu"), {}, None),
+        (LaunchSettings(device="cpu", processes=3), {}, 3),
+        (LaunchSettings(device="cpu", nodes=2, rdzv="a:1"), {}, 1),
+        (LaunchSettings(device="cpu", processes=3), TORCHRUN, None),
+        (LaunchSettings(device="cpu", processes=3), SRUN, None),
     ],
 )
-def test_processes_are_started_only_where_they_are_not_there_yet(monkeypatch, run, environment, count):
+def test_processes_are_started_only_where_they_are_not_there_yet(monkeypatch, wanted, environment, count):
     begun = []
-    monkeypatch.setattr(launch, "_start", lambda _, count: begun.append(count))
-    assert started(run, environment) is (count is not None)
+    monkeypatch.setattr(launch, "_start", lambda _, count, **how: begun.append(count))
+    assert started(wanted, environment) is (count is not None)
     assert begun == ([] if count is None else [count])
 
 
@@ -138,6 +137,6 @@ def test_processes_are_started_only_where_they_are_not_there_yet(monkeypatch, ru
 )
 def test_settings_that_cannot_be_are_refused(values, message):
     with pytest.raises(UsageError) as caught:
-        PretrainSettings(run=RunSettings(**values))
+        LaunchSettings(**values)
     assert message in caught.value.message
     assert caught.value.hint

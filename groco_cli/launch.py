@@ -19,11 +19,55 @@ from types import FrameType
 import torch
 
 from groco_cli import devices
-from groco_cli.engine.interrupt import STOP_FILE
-from groco_cli.engine.settings import RunSettings
 from groco_cli.errors import GrocoError, UsageError
 
+STOP_FILE = "GROCO_STOP_FILE"  # names the file that holds the signal's number, once the launcher got one
 _FIRST_PORT, _PORTS = 20_000, 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchSettings:
+    """How many processes a command runs in, and where.
+
+    Args:
+        device: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        gpus: GPUs of each machine, one process each; 0 for one process on `device`.
+        processes: Processes on each machine, on its CPU.
+        nodes: Machines.
+        rdzv: Where several machines meet, HOST:PORT.
+        process_timeout: Minutes until a process that does not answer is given up.
+
+    Raises:
+        UsageError: If they contradict each other, or one is out of range.
+    """
+
+    device: str = "auto"
+    gpus: int = 0
+    processes: int = 1
+    nodes: int = 1
+    rdzv: str = ""
+    process_timeout: int = 30
+
+    def __post_init__(self) -> None:
+        least = {"--gpus": (self.gpus, 0), "--processes": (self.processes, 1), "--nodes": (self.nodes, 1)}
+        for option, (value, lowest) in (least | {"--process-timeout": (self.process_timeout, 1)}).items():
+            if value < lowest:
+                raise UsageError(f"{option} {value} is out of range", f"type {lowest} or more")
+        for option, clashes in {
+            f"--processes {self.processes}": self.processes > 1,
+            f"--device {self.device}": self.device not in ("auto", "cuda"),
+        }.items():
+            if self.gpus and clashes:
+                raise UsageError(f"--gpus {self.gpus} and {option} contradict each other", "leave one out")
+        if self.nodes > 1 and not self.rdzv:
+            raise UsageError(
+                f"--nodes {self.nodes} need a place to meet", "type --rdzv HOST:29400, HOST being one of them"
+            )
+        host, _, port = self.rdzv.rpartition(":")
+        if self.rdzv and not (host and port.isdecimal()):
+            raise UsageError(
+                f"--rdzv {self.rdzv} is no HOST:PORT", f"type --rdzv {self.rdzv.strip(':') or 'HOST'}:29400"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,33 +113,35 @@ def place(environment: Mapping[str, str]) -> Place | None:
     return None
 
 
-def processes_wanted(run: RunSettings) -> int:
-    """How many processes the settings want on this machine.
+def processes_wanted(wanted: LaunchSettings) -> int:
+    """How many processes are wanted on this machine.
 
     Raises:
         UsageError: If there are fewer GPUs than that.
     """
-    if not run.gpus:
-        if run.processes > 1 and devices.choose_device(run.device).type != "cpu":
+    if not wanted.gpus:
+        if wanted.processes > 1 and devices.choose_device(wanted.device).type != "cpu":
             raise UsageError(
-                f"--processes {run.processes} is for the CPU", f"type --gpus {run.processes}, or --device cpu with it"
+                f"--processes {wanted.processes} is for the CPU",
+                f"type --gpus {wanted.processes}, or --device cpu with it",
             )
-        return run.processes
+        return wanted.processes
     available = torch.cuda.device_count()
-    if run.gpus > available:
+    if wanted.gpus > available:
         raise UsageError(
-            f"--gpus {run.gpus}: this machine has {available} CUDA GPU{'s' * (available != 1)}",
-            f"type --gpus {available} or less" if available else f"type --device cpu --processes {run.gpus}",
+            f"--gpus {wanted.gpus}: this machine has {available} CUDA GPU{'s' * (available != 1)}",
+            f"type --gpus {available} or less" if available else f"type --device cpu --processes {wanted.gpus}",
         )
-    return run.gpus
+    return wanted.gpus
 
 
-def started(run: RunSettings, environment: Mapping[str, str] = os.environ) -> bool:
-    """Run this very command in as many processes as the settings want, if they are not there yet.
+def started(wanted: LaunchSettings, environment: Mapping[str, str] = os.environ, *, patient: bool = True) -> bool:
+    """Run this very command in as many processes as are wanted, if they are not there yet.
 
     Args:
-        run: Says how many, and on how many machines.
+        wanted: Says how many, and on how many machines.
         environment: Says whether this process is one of them.
+        patient: Whether a first Ctrl-C waits for them to end by themselves; else they are ended at once.
 
     Returns:
         Whether they were started here, and are done; False where this process should do the work.
@@ -107,10 +153,10 @@ def started(run: RunSettings, environment: Mapping[str, str] = os.environ) -> bo
     """
     if place(environment) is not None:
         return False
-    count = processes_wanted(run)
-    if count * run.nodes == 1:
+    count = processes_wanted(wanted)
+    if count * wanted.nodes == 1:
         return False
-    _start(run, count)
+    _start(wanted, count, patient=patient)
     return True
 
 
@@ -156,7 +202,7 @@ def first_host(machines: str) -> str:
     return re.sub(r"\[(\d+)[^\]]*\]", r"\1", first.group() if first else "")
 
 
-def _start(run: RunSettings, count: int) -> None:
+def _start(wanted: LaunchSettings, count: int, *, patient: bool) -> None:
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -164,15 +210,15 @@ def _start(run: RunSettings, count: int) -> None:
     # Each process tells its own error; what the launcher would add is a page long.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL + 1)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))
-    with TemporaryDirectory(prefix="groco-") as folder, _stop_is_passed_on(Path(folder) / "stop"):
+    with TemporaryDirectory(prefix="groco-") as folder, _stop_is_passed_on(Path(folder) / "stop", patient):
         config = LaunchConfig(
-            min_nodes=run.nodes,
-            max_nodes=run.nodes,
+            min_nodes=wanted.nodes,
+            max_nodes=wanted.nodes,
             nproc_per_node=count,
             run_id="groco",
             rdzv_backend="c10d",
-            rdzv_endpoint=run.rdzv or "localhost:0",
-            local_addr=None if run.rdzv else "localhost",
+            rdzv_endpoint=wanted.rdzv or "localhost:0",
+            local_addr=None if wanted.rdzv else "localhost",
             max_restarts=0,
             signals_to_handle="SIGHUP,SIGQUIT",  # the others are handled here
             logs_specs=DefaultLogsSpecs(log_dir=folder),
@@ -185,20 +231,22 @@ def _start(run: RunSettings, count: int) -> None:
                 raise SystemExit(failure.exitcode) from None  # it has said why
             raise GrocoError(
                 f"process {rank} was killed ({failure.signal_name()})",
-                "often memory runs out: type fewer --workers or a smaller --batch-size; --resume goes on",
+                "often memory runs out: type fewer --workers, or train with a smaller --batch-size and --resume",
             ) from None
         except SignalException as error:
             raise SystemExit(128 + error.sigval) from None
         except (torch.distributed.DistError, RuntimeError) as error:
             raise GrocoError(
-                f"the machines did not find each other at {run.rdzv or 'localhost'} ({str(error).splitlines()[0]})",
+                f"the machines did not find each other at {wanted.rdzv or 'localhost'} ({str(error).splitlines()[0]})",
                 "type the same --nodes and --rdzv on each; HOST is one of them, and PORT is free there",
             ) from error
 
 
 @contextmanager
-def _stop_is_passed_on(file: Path) -> Iterator[None]:
+def _stop_is_passed_on(file: Path, patient: bool) -> Iterator[None]:
     """Write the first SIGINT or SIGTERM to a file that all processes watch; end them at once at the second.
+
+    Where nobody watches, they are ended at the first, and find in the file that it was the user's wish.
 
     By themselves the launcher would give them half a minute from the first on, too little for a long step or score.
     To them, its own SIGTERM means that another has failed, and that there is nothing left to wait for.
@@ -210,6 +258,8 @@ def _stop_is_passed_on(file: Path) -> Iterator[None]:
         part = file.with_suffix(".part")
         part.write_text(str(number))
         part.replace(file)
+        if not patient:
+            raise SystemExit(128 + number)
 
     os.environ[STOP_FILE] = str(file)
     before = {number: signal.signal(number, notice) for number in (signal.SIGINT, signal.SIGTERM)}
