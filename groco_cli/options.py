@@ -22,6 +22,13 @@ Device = Annotated[
         "--device", help="auto, cpu, cuda, cuda:N or mps; auto takes the first GPU there is.", show_default="auto"
     ),
 ]
+Gpus = Annotated[
+    int | None,
+    typer.Option("--gpus", help="GPUs to run on, one process each.", show_default="the one that --device names"),
+]
+Processes = Annotated[
+    int | None, typer.Option("--processes", help="The same on a CPU: how many processes.", show_default="1")
+]
 Precision = Annotated[
     str | None,
     typer.Option(

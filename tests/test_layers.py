@@ -21,6 +21,7 @@ LAYERS = [
     "models",
     "evaluation",
     "engine",
+    "together",
 ]
 NO_UI = {"sorting", "losses", "models"}
 UI = {"errors", "console", "options"}

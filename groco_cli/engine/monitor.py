@@ -6,6 +6,7 @@ import torch
 
 from groco_cli.data.sources import Dataset, Source, pick
 from groco_cli.evaluation.knn import TEMPERATURE
+from groco_cli.evaluation.processes import alone
 from groco_cli.evaluation.protocol import evaluate_knn
 from groco_cli.models import Encoder
 
@@ -33,15 +34,16 @@ class KNNMonitor:
 
     def score(self, encoder: Encoder) -> dict[str, float]:
         """What goes to metrics.jsonl: k, top1, top5, and the number of images in the bank and among the queries."""
-        result = evaluate_knn(
-            encoder,
-            self.dataset,
-            ks=(self.k,),
-            temperature=TEMPERATURE,
-            device=self.device,
-            workers=self.workers,
-            on_bad_image=self.on_bad_image,
-        )
+        with alone():  # while a run is trained its first process scores
+            result = evaluate_knn(
+                encoder,
+                self.dataset,
+                ks=(self.k,),
+                temperature=TEMPERATURE,
+                device=self.device,
+                workers=self.workers,
+                on_bad_image=self.on_bad_image,
+            )
         score = result.scores[self.k]
         return {"k": self.k, "top1": score.top1, "top5": score.top5, "bank": result.bank, "queries": result.queries}
 

@@ -28,7 +28,6 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 _SAFETENSORS = {"fp32": "F32", "fp16": "F16"}
 _FORMAT = 1  # of what is kept; a new one makes the old files worthless
 _NAME, _KEY = "features", "key"
-_BLOCK = 65536  # rows that processes hand each other at once
 
 
 def cached_features(
@@ -56,7 +55,8 @@ def cached_features(
         workers: Processes that decode.
         precision: Of the forward pass: "fp32", "bf16" or "fp16".
         dtype: What features are kept in: "fp32" or "fp16".
-        advance: Called with the number of images done, batch by batch; at once with all where they were kept.
+        advance: Called with the number of images done by about all processes, batch by batch; at once with all where
+            they were kept.
 
     Returns:
         [n, feature_dim] of that dtype on the CPU, in the order of the source; memory-mapped where it is on disk.
@@ -76,18 +76,21 @@ def cached_features(
             if not kept.isfinite().all():
                 raise GrocoError("a feature is too large for fp16", "type --cache-dtype fp32")
             yield own.start + int(numbers[0]), kept
-            advance(len(kept))
+            advance(len(kept) * processes.count())
 
     shape = (len(source), encoder.feature_dim)
     if folder is None:
-        return _gathered(batches(), torch.zeros(shape, dtype=DTYPES[dtype]), device)
+        rows = torch.zeros(len(own), encoder.feature_dim, dtype=DTYPES[dtype])
+        for row, kept in batches():
+            rows[row - own.start : row - own.start + len(kept)] = kept
+        return processes.gathered(rows, len(source), device)
     key = feature_key(encoder, source, transform, precision=precision, dtype=dtype)
     path = folder / f"{key[:32]}.safetensors"
     if processes.from_first(_read(path, key) is None):
         with _written_together(path, key, shape, dtype) as (temporary, start):
             _write_rows(batches(), temporary, start)
     else:
-        advance(len(own))
+        advance(len(source))
     features = _read(path, key)
     if features is None:
         raise GrocoError(f"{path} cannot be read back", "give --cache a folder that every process sees, or --no-cache")
@@ -118,16 +121,6 @@ def encoder_hash(encoder: Encoder) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _gathered(batches: Iterator[tuple[int, Tensor]], features: Tensor, device: torch.device) -> Tensor:
-    """Fill in this process's rows, then everyone's."""
-    for row, kept in batches:
-        features[row : row + len(kept)] = kept
-    if processes.count() > 1:
-        for block in torch.split(features, _BLOCK):  # by way of the device: NCCL knows no other memory
-            block.copy_(processes.sum_over(block.to(device)))
-    return features
 
 
 def _read(path: Path, key: str) -> Tensor | None:

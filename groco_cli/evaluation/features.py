@@ -7,9 +7,10 @@ from torch import Tensor
 
 from groco_cli import devices
 from groco_cli.data.loader import dead_workers_explained, evaluation_batches
-from groco_cli.data.sources import Source
+from groco_cli.data.sources import Source, pick
 from groco_cli.data.transforms import EvaluationTransform, Normalisation
 from groco_cli.errors import GrocoError
+from groco_cli.evaluation import processes
 from groco_cli.models import Encoder, EncoderMetadata
 
 
@@ -35,6 +36,8 @@ def extract_features(
 ) -> Tensor:
     """Run an encoder over every image of a source, in evaluation mode and float32.
 
+    Under torch.distributed each process takes its part of the images, and all are given all features.
+
     Args:
         encoder: The encoder; moved to the device, its training mode put back afterwards.
         source: The images.
@@ -42,7 +45,7 @@ def extract_features(
         workers: Processes that decode.
         batch_size: Images a forward pass.
         on_bad_image: "error", or "skip" to leave the rows of images that cannot be decoded NaN.
-        advance: Called with the number of images done, batch by batch.
+        advance: Called with the number of images done by about all processes, batch by batch.
 
     Returns:
         float32 [n, feature_dim] on the CPU, in the order of the source.
@@ -50,20 +53,22 @@ def extract_features(
     Raises:
         GrocoError: If an image cannot be decoded, a feature is not finite, or a worker died.
     """
-    features = torch.full((len(source), encoder.feature_dim), torch.nan)
+    own = processes.share_of(len(source))
+    features = torch.full((len(own), encoder.feature_dim), torch.nan)
     batches = feature_batches(
         encoder,
-        source,
+        pick(source, torch.arange(own.start, own.stop)) if processes.count() > 1 else source,
         evaluation_transform(encoder.metadata),
         device=device,
         workers=workers,
         batch_size=batch_size,
         on_bad_image=on_bad_image,
     )
-    for numbers, seen in batches:
-        features[numbers] = seen
-        advance(len(seen))
-    return features
+    with processes.failing_together():
+        for numbers, seen in batches if own else ():
+            features[numbers] = seen
+            advance(len(seen) * processes.count())
+    return processes.gathered(features, len(source), device)
 
 
 def feature_batches(

@@ -31,12 +31,14 @@ class ProbeRun:
         encoder: Its `encoder_hash`.
         data: What `--data` said.
         settings: The protocol's.
+        processes: How many it was begun in.
     """
 
     checkpoint: str
     encoder: str
     data: str
     settings: ProbeSettings
+    processes: int = 1
 
 
 def save_state(folder: Path, run: ProbeRun, probe: LinearProbe) -> None:
@@ -57,7 +59,8 @@ def read_run(folder: Path) -> ProbeRun:
     try:
         rates = tuple(stored["settings"]["learning_rates"])
         settings = ProbeSettings(**{**stored["settings"], "learning_rates": rates})
-        return ProbeRun(**{key: stored[key] for key in ("checkpoint", "encoder", "data")}, settings=settings)
+        facts = {key: stored[key] for key in ("checkpoint", "encoder", "data")}
+        return ProbeRun(**facts, settings=settings, processes=stored.get("processes", 1))
     except (KeyError, TypeError) as error:
         raise _damaged(folder, error) from error
 

@@ -1,11 +1,18 @@
 """Work shared by the processes of torch.distributed, where a launcher has started it; else this one does it all."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from groco_cli.errors import GrocoError
+
 T = TypeVar("T")
+_BLOCK = 65536  # rows that processes hand each other at once
+_by_itself = False
 
 
 def number() -> int:
@@ -39,6 +46,54 @@ def from_first(value: T) -> T:
     return values[0]
 
 
+def gathered(part: Tensor, total: int, device: torch.device) -> Tensor:
+    """All rows, in every process, of which each has its part (`share_of`).
+
+    Args:
+        part: This process's rows, [own, ...].
+        total: How many rows there are in all.
+        device: Where processes can add up: NCCL knows no other memory than the GPUs'.
+
+    Returns:
+        [total, ...], where the part was.
+    """
+    if not _together():
+        return part
+    own, rows = share_of(total), torch.zeros(total, *part.shape[1:], dtype=part.dtype)
+    rows[own.start : own.stop] = part
+    for block in torch.split(rows, _BLOCK):
+        block.copy_(sum_over(block.to(device)))
+    return rows
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """Raise what one process's part of the work ended with in all of them, so that none waits for that one."""
+    own: tuple[str, str] | None = None
+    try:
+        yield
+    except GrocoError as error:
+        if not _together():
+            raise
+        own = error.message, error.hint
+    found: list[tuple[str, str] | None] = [own] * count()
+    if _together():
+        dist.all_gather_object(found, own)
+    for trouble in filter(None, found):
+        raise GrocoError(*trouble)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """In here this process works as one that was started by itself: the others have something else to do."""
+    global _by_itself
+    before, _by_itself = _by_itself, True
+    try:
+        yield
+    finally:
+        _by_itself = before
+
+
 def wait() -> None:
     """Go on once every process has come here."""
     if _together():
@@ -46,4 +101,4 @@ def wait() -> None:
 
 
 def _together() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return dist.is_available() and dist.is_initialized() and not _by_itself

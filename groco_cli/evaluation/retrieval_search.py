@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from groco_cli.evaluation import processes
 from groco_cli.evaluation.ground_truth import Box
 from groco_cli.evaluation.retrieval import QueryScore, RetrievalScore, mean_scores, score_queries
 from groco_cli.evaluation.retrieval_features import retrieval_features
@@ -54,7 +55,8 @@ def evaluate_retrieval(
 ) -> RetrievalResult:
     """Rank the whole database for every query, and score the rankings.
 
-    Equally similar images keep their order in the database.
+    Equally similar images keep their order in the database. Under torch.distributed each process takes its part of the
+    pictures, and all are given the result.
 
     Args:
         encoder: Gives the features; takes pictures of any size.
@@ -63,23 +65,36 @@ def evaluate_retrieval(
         device: Where features are computed.
         workers: Processes that decode.
         top: How many of each ranking to keep.
-        advance: Called with the number of pictures done, batch by batch.
+        advance: Called with the number of pictures done by about all processes, batch by batch.
 
     Raises:
         GrocoError: If a picture cannot be read, or a feature is not finite.
     """
 
     def features(paths: Sequence[Path], boxes: Sequence[Box | None] | None = None) -> Iterator[Tensor]:
-        return retrieval_features(
-            encoder, paths, boxes, protocol=protocol, device=device, workers=workers, advance=advance
+        """Of this process's part of the pictures."""
+        own = processes.share_of(len(paths))
+        yield torch.empty(0, encoder.feature_dim)
+        yield from retrieval_features(
+            encoder,
+            paths[own.start : own.stop],
+            boxes and boxes[own.start : own.stop],
+            protocol=protocol,
+            device=device,
+            workers=workers,
+            advance=lambda count: advance(count * processes.count()),
         )
+
+    def all_features(paths: Sequence[Path], boxes: Sequence[Box | None] | None = None) -> Tensor:
+        return processes.gathered(torch.cat(list(features(paths, boxes))), len(paths), device)
 
     finish: Callable[[Tensor], Tensor] = nn.Identity()
     if protocol.whiten:
-        finish = learn_whitening(torch.cat(list(features(list_pictures(protocol.whiten, "--whiten")))))
+        finish = learn_whitening(all_features(list_pictures(protocol.whiten, "--whiten")))
     boxes = [truth.bbx for truth in data.ground_truth.gnd] if protocol.crop_query else None
-    queries = finish(torch.cat(list(features(data.queries, boxes))))
-    similarities = torch.cat([queries @ finish(block).T for block in features(data.database)], dim=1)
+    queries = finish(all_features(data.queries, boxes))
+    found = torch.cat([finish(block) @ queries.T for block in features(data.database)])
+    similarities = processes.gathered(found, len(data.database), device).T
     ranking = similarities.argsort(dim=1, descending=True, stable=True)
     scores = score_queries(ranking.T, data.ground_truth)
     first = ranking[:, :top].clone()

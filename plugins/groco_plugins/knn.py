@@ -8,10 +8,12 @@ import typer
 from groco_cli import console, options
 from groco_cli.errors import UsageError
 from groco_cli.files import atomic_write, check_writable
+from groco_cli.together import over_processes
 
 PICTURES = (".png", ".svg", ".pdf")
 
 
+@over_processes
 def knn(
     checkpoint: Annotated[
         Path | None, typer.Argument(metavar="[CKPT]", help="A checkpoint.", show_default="the newest run's")
@@ -39,6 +41,8 @@ def knn(
         ),
     ] = None,
     device: options.Device = None,
+    gpus: options.Gpus = None,
+    processes: options.Processes = None,
     workers: options.Workers = None,
     as_json: options.Json = False,
 ) -> None:
@@ -56,6 +60,7 @@ def knn(
     from groco_cli.data.sources import first, open_dataset
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation.knn import KS, TEMPERATURE
+    from groco_cli.evaluation.processes import number
     from groco_cli.evaluation.protocol import evaluate_knn, pixels, read_encoder, untrained
 
     chosen = devices.choose_device(device or "auto")
@@ -96,6 +101,8 @@ def knn(
                 advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
             )
 
+    if number():
+        return  # the first process shows and writes the result
     result = results["trained"]
     facts = {
         "checkpoint": str(path),

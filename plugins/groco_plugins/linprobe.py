@@ -9,6 +9,7 @@ import typer
 
 from groco_cli import console, options
 from groco_cli.errors import GrocoError, UsageError
+from groco_cli.together import over_processes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,6 +22,7 @@ _SETTINGS = ("epochs", "batch_size", "learning_rates", "weight_decay", "cached",
 _OPTIONS = {"learning_rates": "--lr"}
 
 
+@over_processes
 def linprobe(
     checkpoint: Annotated[
         Path | None, typer.Argument(metavar="[CKPT]", help="A checkpoint.", show_default="the newest run's")
@@ -52,6 +54,8 @@ def linprobe(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the probe in --output.")] = False,
     device: options.Device = None,
+    gpus: options.Gpus = None,
+    processes: options.Processes = None,
     precision: Annotated[
         str | None,
         typer.Option(
@@ -77,6 +81,8 @@ def linprobe(
     from groco_cli.evaluation.feature_cache import encoder_hash
     from groco_cli.evaluation.linear_protocol import check_probe_data, prepare_probe
     from groco_cli.evaluation.linear_state import load_state, save_heads, save_state
+    from groco_cli.evaluation.processes import count as process_count
+    from groco_cli.evaluation.processes import number
     from groco_cli.evaluation.protocol import read_encoder
 
     if cache and no_cache:
@@ -102,7 +108,8 @@ def linprobe(
     console.note(f"checkpoint {path}: {about.arch}, {about.method}, {about.epoch} epochs")
     console.note(f"protocol   {settings.protocol(about)}")
     console.note(f"data       {dataset.name}: {len(dataset.train):,} images, {len(dataset.test):,} held out")
-    console.note(f"device     {devices.describe(chosen)}, encoder in {settings.precision}")
+    among = f", {world} processes" if (world := process_count()) > 1 else ""
+    console.note(f"device     {devices.describe(chosen)}{among}, encoder in {settings.precision}")
     bar, task = console.progress("features", len(dataset.test) + settings.cached * len(dataset.train))
     with bar:
         probe = prepare_probe(
@@ -132,6 +139,8 @@ def linprobe(
             signal.SIGINT,
         ) from error
     heads = save_heads(folder.path, run, probe, dataset.train.classes, about)
+    if number():
+        return  # the first process shows the result
 
     last = probe.history[-1]
     facts: dict[str, Any] = {
@@ -173,16 +182,19 @@ def _table(scores: "list[LinearScore]") -> "Table":
 def _new_run(path: Path, encoder: str, data: str, given: dict[str, Any]) -> "ProbeRun":
     from groco_cli.evaluation.linear_protocol import ProbeSettings
     from groco_cli.evaluation.linear_state import ProbeRun
+    from groco_cli.evaluation.processes import count
 
     if not data:
         raise UsageError(f"{path} does not say what it was trained on", "give --data")
     rates = {"learning_rates": tuple(given["learning_rates"])} if "learning_rates" in given else {}
-    return ProbeRun(checkpoint=str(path), encoder=encoder, data=data, settings=ProbeSettings(**given | rates))
+    settings = ProbeSettings(**given | rates)
+    return ProbeRun(checkpoint=str(path), encoder=encoder, data=data, settings=settings, processes=count())
 
 
 def _resumed(output: Path | None, given: dict[str, Any], checkpoint: Path | None, data: str | None) -> "ProbeRun":
     """The run in `--output`, which keeps its settings."""
     from groco_cli.evaluation.linear_state import read_run
+    from groco_cli.evaluation.processes import count
 
     if output is None:
         raise UsageError("--resume needs --output", "name the probe's folder")
@@ -194,6 +206,8 @@ def _resumed(output: Path | None, given: dict[str, Any], checkpoint: Path | None
             raise UsageError(f"--resume takes the probe's own settings, not another {option}", f"leave out {option}")
     if checkpoint and str(checkpoint) != run.checkpoint:
         console.note(f"the probe was begun with {run.checkpoint}")
+    if run.processes != count():
+        console.note(f"the probe was begun in {run.processes} processes, not {count()}: the same but for rounding")
     return run
 
 
@@ -204,13 +218,16 @@ def _checkpoint(given: Path | None, before: "ProbeRun | None") -> Path:
 
 
 def _folder(output: Path | None, resume: bool) -> "RunFolder":
-    """The probe's folder, made and found writable."""
-    from groco_cli.engine.run_folder import new_run_folder
+    """The probe's folder, made and found writable by the first process, and the same in all."""
+    from groco_cli.engine.run_folder import RunFolder, new_run_folder
     from groco_cli.evaluation.linear_state import STATE
+    from groco_cli.evaluation.processes import from_first, number
 
+    if number():
+        return RunFolder(from_first(Path()))
     if output and not resume and (output.expanduser() / STATE).exists():
         raise UsageError(f"--output {output} already holds a linear probe", "type --resume to go on, or name another")
-    return new_run_folder(str(output or ""), "linprobe")
+    return RunFolder(from_first(new_run_folder(str(output or ""), "linprobe").path))
 
 
 def _in_a_line(scores: "list[LinearScore]") -> str:

@@ -10,6 +10,7 @@ import typer
 from groco_cli import console, options
 from groco_cli.errors import UsageError
 from groco_cli.files import atomic_write, check_writable
+from groco_cli.together import over_processes
 
 if TYPE_CHECKING:
     from groco_cli.evaluation.retrieval_protocol import RetrievalProtocol
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from groco_cli.evaluation.retrieval_set import RetrievalSet
 
 
+@over_processes
 def retrieve(
     checkpoints: options.Checkpoints = None,
     dataset: Annotated[
@@ -57,6 +59,8 @@ def retrieve(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Pictures a query on that page.")] = 10,
     device: options.Device = None,
+    gpus: options.Gpus = None,
+    processes: options.Processes = None,
     workers: options.Workers = None,
     as_json: options.Json = False,
 ) -> None:
@@ -68,6 +72,7 @@ def retrieve(
     from groco_cli import devices
     from groco_cli.data.loader import default_workers
     from groco_cli.engine.run_folder import newest_checkpoint
+    from groco_cli.evaluation.processes import number
     from groco_cli.evaluation.protocol import named_checkpoints, read_encoder
     from groco_cli.evaluation.retrieval_page import retrieval_page, score_rows
     from groco_cli.evaluation.retrieval_protocol import named_protocol
@@ -100,6 +105,8 @@ def retrieve(
                 advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
             )
 
+    if number():
+        return  # the first process shows and writes the result
     facts = {
         f"encoder {name}": "{checkpoint}, {arch}, {method}, {epoch} epochs".format(**about)
         for name, about in encoders.items()

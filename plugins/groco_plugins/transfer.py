@@ -11,12 +11,14 @@ import typer
 from groco_cli import console, options
 from groco_cli.errors import GrocoError, UsageError, did_you_mean
 from groco_cli.files import atomic_write, check_writable
+from groco_cli.together import over_processes
 
 if TYPE_CHECKING:
     from groco_cli.data.sources.transfer import Failed, Missing, TransferSet
     from groco_cli.evaluation.transfer import Outcome, Results
 
 
+@over_processes
 def transfer(
     checkpoints: options.Checkpoints = None,
     data_root: options.DataRoot = None,
@@ -31,6 +33,8 @@ def transfer(
         Path | None, typer.Option("--csv", metavar="FILE", help="Write the scores as a CSV file.", show_default=False)
     ] = None,
     device: options.Device = None,
+    gpus: options.Gpus = None,
+    processes: options.Processes = None,
     workers: options.Workers = None,
     as_json: options.Json = False,
 ) -> None:
@@ -45,6 +49,7 @@ def transfer(
     from groco_cli.data.sources.transfer import TransferSet
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation.knn import check_votes
+    from groco_cli.evaluation.processes import number
     from groco_cli.evaluation.protocol import named_checkpoints, read_encoder
     from groco_cli.evaluation.transfer import TransferScore, evaluate_transfer
     from groco_cli.evaluation.transfer_table import TABLE_3, csv_rows, notes, table_rows
@@ -76,6 +81,8 @@ def transfer(
                 advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
             )
 
+    if number():
+        return  # the first process shows and writes the result
     facts = {
         "data_root": str(root),
         "k": k,
