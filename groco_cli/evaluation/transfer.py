@@ -51,6 +51,10 @@ Results = Mapping[str, Mapping[str, Outcome]]
 """Outcomes by encoder and set, every encoder's for the same sets."""
 
 
+Classifier = Callable[[TransferSet, Tensor, Tensor], TransferScore]
+"""Scores a set by the features of its training and test images, [n, D] and [q, D]."""
+
+
 def evaluate_transfer(
     encoder: Encoder,
     sets: Sequence[TransferSet | Failed | Missing],
@@ -61,35 +65,75 @@ def evaluate_transfer(
     workers: int,
     advance: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Outcome]:
-    """Classify the test images of each set by its training images; a set that fails does not end the others.
-
-    Args:
-        encoder: Gives the features.
-        sets: As they were opened (`open_transfer_set`).
-        k: Number of neighbours.
-        temperature: T of the votes' weights.
-        device: Where features are computed and neighbours searched.
-        workers: Processes that decode.
-        advance: Called with the number of images done, batch by batch.
+    """Classify the test images of each set by its nearest training images (`evaluate_classifiers`, `nearest`).
 
     Returns:
         An outcome for each set, by name, in their order.
     """
+    classifiers = {"k-NN": nearest(k, temperature, device)}
+    return evaluate_classifiers(encoder, sets, classifiers, device=device, workers=workers, advance=advance)["k-NN"]
 
-    def outcome(data: TransferSet | Failed | Missing) -> Outcome:
-        def features(source: Source) -> Tensor:
-            return extract_features(encoder, source, device=device, workers=workers, advance=advance)
 
+def evaluate_classifiers(
+    encoder: Encoder,
+    sets: Sequence[TransferSet | Failed | Missing],
+    classifiers: Mapping[str, Classifier],
+    *,
+    device: torch.device,
+    workers: int,
+    advance: Callable[[int], None] = lambda count: None,
+) -> dict[str, dict[str, Outcome]]:
+    """Extract the features of each set once, and score each classifier on them; a failure does not end the others.
+
+    Args:
+        encoder: Gives the features.
+        sets: As they were opened (`open_transfer_set`).
+        classifiers: By name.
+        device: Where features are computed.
+        workers: Processes that decode.
+        advance: Called with the number of images done, batch by batch.
+
+    Returns:
+        By classifier, an outcome for each set, by name, in their order.
+    """
+
+    def features(source: Source) -> Tensor:
+        return extract_features(encoder, source, device=device, workers=workers, advance=advance)
+
+    def outcomes(data: TransferSet | Failed | Missing) -> dict[str, Outcome]:
         if not isinstance(data, TransferSet):
-            return data
+            return dict.fromkeys(classifiers, data)
         try:
-            check_votes([k], temperature, len(data.train))
-            neighbours = find_neighbours(features(data.train), features(data.test), k, device=device)
-            return score_set(data, neighbours, k=k, temperature=temperature)
+            train, test = features(data.train), features(data.test)
         except GrocoError as error:
-            return Failed(name=data.name, error=error)
+            return dict.fromkeys(classifiers, Failed(name=data.name, error=error))
+        return {name: _outcome(classifier, data, train, test) for name, classifier in classifiers.items()}
 
-    return {data.name: outcome(data) for data in sets}
+    by_set = {data.name: outcomes(data) for data in sets}
+    return {name: {data: of_set[name] for data, of_set in by_set.items()} for name in classifiers}
+
+
+def _outcome(classifier: Classifier, data: TransferSet, train: Tensor, test: Tensor) -> Outcome:
+    try:
+        return classifier(data, train, test)
+    except GrocoError as error:
+        return Failed(name=data.name, error=error)
+
+
+def nearest(k: int, temperature: float, device: torch.device) -> Classifier:
+    """Classify by the k nearest training images.
+
+    Args:
+        k: Number of neighbours.
+        temperature: T of the votes' weights.
+        device: Where neighbours are searched.
+    """
+
+    def score(data: TransferSet, train: Tensor, test: Tensor) -> TransferScore:
+        check_votes([k], temperature, len(data.train))
+        return score_set(data, find_neighbours(train, test, k, device=device), k=k, temperature=temperature)
+
+    return score
 
 
 def score_set(data: TransferSet, neighbours: Neighbours, *, k: int, temperature: float) -> TransferScore:
@@ -104,27 +148,57 @@ def score_set(data: TransferSet, neighbours: Neighbours, *, k: int, temperature:
     Raises:
         GrocoError: If no test image has a label.
     """
-    train, test = data.train, data.test
-    if isinstance(train, ObjectSource) and isinstance(test, ObjectSource):
-        if not test.shown.any():
-            raise GrocoError(f"no test image of {data.name} plainly shows a class", "fetch it again")
+    train, backend = data.train, neighbours.backend
+    if isinstance(train, ObjectSource):
         votes = log_votes(neighbours, train.shown, k=k, temperature=temperature)
-        score = score_votes(votes, test.shown, test.difficult)
-        top1, mean, absent = score.hit_rate, score.mean_ap, score.absent
-    else:
-        assert train.labels is not None
-        assert test.labels is not None
-        right = predict(neighbours, train.labels, k=k, temperature=temperature) == test.labels
-        mean, absent = mean_per_class(right, test.labels, len(test.classes))
-        top1 = float(right.double().mean())
+        return score_ranking(data, votes, backend=backend)
+    assert train.labels is not None
+    return score_classes(data, predict(neighbours, train.labels, k=k, temperature=temperature), backend=backend)
+
+
+def score_classes(data: TransferSet, predicted: Tensor, *, backend: str) -> TransferScore:
+    """Score the classes that test images were given, each having one.
+
+    Args:
+        data: The set.
+        predicted: int64 [q].
+        backend: What found them.
+    """
+    labels = data.test.labels
+    assert labels is not None
+    right = predicted == labels
+    mean, absent = mean_per_class(right, labels, len(data.test.classes))
+    return _score(data, float(right.double().mean()), mean, absent, backend)
+
+
+def score_ranking(data: TransferSet, scores: Tensor, *, backend: str) -> TransferScore:
+    """Score how test images that show several classes are ranked for each.
+
+    Args:
+        data: A set of `ObjectSource`.
+        scores: [q, classes]; minus infinity where there is none.
+        backend: What found them.
+
+    Raises:
+        GrocoError: If no test image has a label.
+    """
+    test = data.test
+    assert isinstance(test, ObjectSource)
+    if not test.shown.any():
+        raise GrocoError(f"no test image of {data.name} plainly shows a class", "fetch it again")
+    score = score_votes(scores, test.shown, test.difficult)
+    return _score(data, score.hit_rate, score.mean_ap, score.absent, backend)
+
+
+def _score(data: TransferSet, top1: float, mean: float, absent: Sequence[int], backend: str) -> TransferScore:
     return TransferScore(
         top1=top1,
         mean_per_class=mean,
-        multi_label=isinstance(test, ObjectSource),
-        bank=len(train),
-        queries=len(test),
-        absent=tuple(test.classes[label] for label in absent),
-        backend=neighbours.backend,
+        multi_label=isinstance(data.test, ObjectSource),
+        bank=len(data.train),
+        queries=len(data.test),
+        absent=tuple(data.test.classes[label] for label in absent),
+        backend=backend,
         remark=data.remark,
     )
 

@@ -28,6 +28,9 @@ def transfer(
     ] = None,
     k: Annotated[int, typer.Option("--k", help="Neighbours.")] = 20,
     temperature: Annotated[float, typer.Option(help="T of the votes' weights exp(cos/T).")] = 0.07,
+    linear: Annotated[
+        bool, typer.Option("--linear", help="Score a linear classifier on the same features as well.")
+    ] = False,
     paper: Annotated[bool, typer.Option("--paper", help="Print the paper's Table 3 beside it.")] = False,
     csv_file: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write the scores as a CSV file.", show_default=False)
@@ -38,7 +41,7 @@ def transfer(
     workers: options.Workers = None,
     as_json: options.Json = False,
 ) -> None:
-    """Classify eleven other sets by nearest neighbours, as the paper's Table 3 does.
+    """Classify eleven other sets by nearest neighbours, as the paper's Table 3 does, or by a linear classifier too.
 
     Nothing is downloaded: a set that is not below the data root is named, with what has to be put where, and is in no
     average.
@@ -51,7 +54,8 @@ def transfer(
     from groco_cli.evaluation.knn import check_votes
     from groco_cli.evaluation.processes import number
     from groco_cli.evaluation.protocol import named_checkpoints, read_encoder
-    from groco_cli.evaluation.transfer import TransferScore, evaluate_transfer
+    from groco_cli.evaluation.transfer import TransferScore, evaluate_classifiers, nearest
+    from groco_cli.evaluation.transfer_linear import PROTOCOL, linear_classifier, linear_notes
     from groco_cli.evaluation.transfer_table import TABLE_3, csv_rows, notes, table_rows
 
     chosen = devices.choose_device(device or "auto")
@@ -60,6 +64,9 @@ def transfer(
         check_writable(csv_file)
     root = root_of(str(data_root or ""))
     opened = _open(sets, root)
+    classifiers = {"k-NN": nearest(k, temperature, chosen)}
+    if linear:
+        classifiers["linear"] = linear_classifier(chosen)
     images = sum(len(one.train) + len(one.test) for one in opened if isinstance(one, TransferSet))
 
     results: dict[str, dict[str, Outcome]] = {}
@@ -68,18 +75,21 @@ def transfer(
         encoder = read_encoder(path)
         about = encoder.metadata
         console.note(f"checkpoint {path}: {about.arch}, {about.method}, {about.epoch} epochs")
-        encoders[name] = {"checkpoint": str(path), "arch": about.arch, "method": about.method, "epoch": about.epoch}
+        about_it = {"checkpoint": str(path), "arch": about.arch, "method": about.method, "epoch": about.epoch}
         bar, task = console.progress(f"features, {name}", images)
         with bar:
-            results[name] = evaluate_transfer(
+            by_classifier = evaluate_classifiers(
                 encoder,
                 opened,
-                k=k,
-                temperature=temperature,
+                classifiers,
                 device=chosen,
                 workers=default_workers(chosen) if workers is None else workers,
                 advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
             )
+        for classifier, outcomes in by_classifier.items():
+            column = name if classifier == "k-NN" else f"{name}, {classifier}"
+            results[column] = outcomes
+            encoders[column] = about_it | {"classifier": classifier}
 
     if number():
         return  # the first process shows and writes the result
@@ -96,11 +106,17 @@ def transfer(
     record = {**facts, "encoders": [about | _scores(results, name) for name, about in encoders.items()]}
     if paper:
         record["paper"] = TABLE_3
+    if linear:
+        record["linear"] = PROTOCOL
     shown = console.titled(
         f"Transfer by k-NN, k = {k}, T {temperature:g}",
         console.table(*table_rows(results, paper=paper)),
         "\n".join(
-            [f"features on {facts['device']}; search by {facts['backend'] or 'nothing'}", *notes(results, paper=paper)]
+            [
+                f"features on {facts['device']}; search by {facts['backend'] or 'nothing'}",
+                *([PROTOCOL, *linear_notes(results)] if linear else []),
+                *notes(results, paper=paper),
+            ]
         ),
     )
     console.result(record, shown, as_json=as_json)

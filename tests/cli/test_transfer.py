@@ -138,6 +138,21 @@ def test_votes_may_weigh_the_same(transfer):
     assert printed["encoders"][0]["sets"]["dtd"]["top1"] == 1.0
 
 
+def test_a_linear_classifier_is_scored_beside_the_neighbours(transfer, root):
+    printed = json.loads(transfer("--linear", "--json").stdout)
+    nearest, linear = printed["encoders"]
+    assert (nearest["classifier"], linear["classifier"]) == ("k-NN", "linear")
+    assert list(linear["sets"]) == ["caltech101", "dtd", "voc2007"]
+    assert {score["top1"] for score in linear["sets"].values()} == {1.0}
+    assert linear["sets"]["dtd"]["chosen_on"] == "its validation split (12 images)"
+    assert linear["sets"]["caltech101"]["chosen_on"] == "2 of its 12 training images, drawn with seed 0"
+    assert "cars" in linear["missing"]
+    shown = transfer("--linear", "--sets", "dtd").stdout
+    assert "tiny, linear top-1 %" in shown
+    assert "linear: logistic regression by L-BFGS on un-augmented features, λ the best of 12 between 1e-06 and" in shown
+    assert "dtd, tiny, linear: λ = " in shown
+
+
 def test_several_checkpoints_stand_side_by_side(transfer, tiny, tmp_path):
     other = tmp_path / "other.safetensors"
     other.write_bytes(tiny.read_bytes())

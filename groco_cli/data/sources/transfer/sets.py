@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
 from groco_cli.data.sources.base import Dataset, FileSource, Source, check_decodable
 from groco_cli.data.sources.named import torchvision_dataset
 from groco_cli.data.sources.transfer.split_lists import caltech101, sun397
+from groco_cli.data.sources.transfer.validation import validation_rows
 from groco_cli.data.sources.transfer.voc2007 import voc2007
 from groco_cli.errors import GrocoError
 
@@ -38,12 +41,14 @@ class TransferSet:
         train: What neighbours are taken from.
         test: What is classified.
         remark: In what its counts differ from the published ones; empty where they do not.
+        validation: Which training images are its validation split, int64 [v]; None where it has none.
     """
 
     name: str
     train: Source
     test: Source
     remark: str
+    validation: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +177,8 @@ def open_transfer_set(name: str, root: Path) -> TransferSet | Missing | Failed:
             _check_files(part)
         check_decodable(dataset.train, name)
         remark = _difference(entry, len(dataset.train), len(dataset.test))
-        return TransferSet(name=name, train=dataset.train, test=dataset.test, remark=remark)
+        validation = validation_rows(name, root, dataset.train)
+        return TransferSet(name=name, train=dataset.train, test=dataset.test, remark=remark, validation=validation)
     except GrocoError as error:
         return Failed(name=name, error=error)
 
