@@ -1,0 +1,122 @@
+"""Two processes that score together: the same features, rankings and errors as one alone, odd sizes throughout."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from PIL import Image
+from torch import Tensor
+
+from groco_cli.data.sources import MemorySource
+from groco_cli.errors import GrocoError
+from groco_cli.evaluation import processes
+from groco_cli.evaluation.features import extract_features
+from groco_cli.evaluation.ground_truth import GroundTruth, QueryTruth
+from groco_cli.evaluation.protocol import pixels
+from groco_cli.evaluation.retrieval_protocol import named_protocol
+from groco_cli.evaluation.retrieval_search import evaluate_retrieval
+from groco_cli.evaluation.retrieval_set import RetrievalSet
+from groco_cli.models import Encoder, EncoderMetadata
+
+CPU = torch.device("cpu")
+SIZE = 8
+TINY = EncoderMetadata(arch="pixels", image_size=SIZE, resize=SIZE)
+
+
+def features_of(count: int, counted: list[int]) -> Tensor:
+    generator = torch.Generator().manual_seed(count)
+    images = torch.randint(256, (count, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator)
+    source = MemorySource(images, torch.zeros(count, dtype=torch.int64), ("a",))
+    return extract_features(pixels(TINY), source, device=CPU, workers=0, batch_size=2, advance=counted.append)
+
+
+def similarities(folder: str) -> Tensor:
+    """Of 2 queries to 7 pictures of noise, laid down by `pictures`."""
+    paths = tuple(Path(folder) / f"{number}.png" for number in range(7))
+    truth = GroundTruth(
+        imlist=tuple(path.name for path in paths),
+        qimlist=("0.png", "5.png"),
+        gnd=(QueryTruth(bbx=None, easy=(0,), hard=(), junk=()), QueryTruth(bbx=None, easy=(5,), hard=(3,), junk=())),
+    )
+    data = RetrievalSet(name="noise", ground_truth=truth, images=paths, queries=(paths[0], paths[5]))
+    found = evaluate_retrieval(pixels(TINY), data, named_protocol("dino", ""), device=CPU, workers=0, top=7)
+    assert found.scores["easy"].mean_ap == 1
+    return found.similarities
+
+
+def with_an_error(rank: int) -> str:
+    """What is raised where the last part holds a picture whose feature is not finite."""
+    encoder = Encoder(torch.nn.Flatten(), 3 * SIZE**2, TINY)
+    encoder.register_forward_hook(lambda module, images, output: output * (torch.nan if rank == 1 else 1))
+    source = MemorySource(torch.zeros(3, 3, SIZE, SIZE, dtype=torch.uint8), None, ())
+    try:
+        extract_features(encoder, source, device=CPU, workers=0)
+    except GrocoError as error:
+        return f"{error.message}; {error.hint}"
+    return ""
+
+
+def one_of_two(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    counted: list[int] = []
+    found = {
+        "features": {count: features_of(count, counted) for count in (0, 1, 5, 8)},
+        "counted": sum(counted),
+        "similarities": similarities(folder),
+        "error": with_an_error(rank),
+        "after": features_of(5, []),
+    }
+    if rank == 0:
+        with processes.alone():
+            found["alone"] = features_of(5, [])
+    torch.save(found, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("together")
+    for number in range(7):
+        pixels = torch.randint(256, (SIZE, SIZE, 3), generator=torch.Generator().manual_seed(number))
+        Image.fromarray(pixels.byte().numpy()).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(folder: Path) -> list[dict]:
+    """What each of two processes came to."""
+    mp.spawn(one_of_two, (str(folder),), nprocs=2)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def test_two_processes_have_the_features_of_one(both):
+    for found in both:
+        for count, features in found["features"].items():
+            expected = features_of(count, [])
+            assert features.shape == (count, 3 * SIZE**2)
+            assert torch.equal(features, expected)
+        assert torch.equal(found["after"], features_of(5, []))
+
+
+def test_each_picture_is_seen_by_one_process(both):
+    # Each counts its own images for both.
+    assert sum(found["counted"] for found in both) == 2 * (0 + 1 + 5 + 8)
+
+
+def test_two_processes_find_what_one_finds(both, folder):
+    expected = similarities(str(folder))
+    assert expected.shape == (2, 7)
+    for found in both:
+        torch.testing.assert_close(found["similarities"], expected)
+
+
+def test_an_error_of_one_is_raised_in_all(both):
+    assert both[0]["error"] == both[1]["error"]
+    assert "is not finite; the checkpoint is damaged or diverged" in both[0]["error"]
+
+
+def test_one_may_work_without_the_others(both):
+    assert torch.equal(both[0]["alone"], features_of(5, []))
