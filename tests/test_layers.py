@@ -13,6 +13,7 @@ LAYERS = [
     "devices",
     "console",
     "options",
+    "tables",
     "sorting",
     "data",
     "losses",
@@ -21,7 +22,7 @@ LAYERS = [
     "engine",
 ]
 NO_UI = {"sorting", "losses", "models"}
-UI = {"errors", "console", "options"}
+UI = {"errors", "console", "options", "tables"}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -151,7 +151,7 @@ def test_several_checkpoints_stand_side_by_side(transfer, tiny, tmp_path):
         ("tiny", "dtd", 1),
         ("other", "dtd", 1),
     ]
-    assert f"scores: {tmp_path / 'new/scores.csv'}" in done.stderr
+    assert f"table: {tmp_path / 'new/scores.csv'}" in done.stderr
 
 
 def test_a_damaged_set_is_a_line_and_the_others_are_scored(transfer, root):
