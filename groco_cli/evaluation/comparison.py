@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from groco_cli import console
+from groco_cli.data.sources import Dataset
 from groco_cli.errors import UsageError
-from groco_cli.evaluation.paper import row_of_recipe
+from groco_cli.evaluation.paper import PaperRow, imagenet_rows, is_imagenet, row_of_recipe
 from groco_cli.evaluation.protocol import pixels, read_encoder, untrained
 from groco_cli.models import Encoder
 
@@ -95,6 +96,20 @@ def baselines(compared: Sequence[Compared]) -> dict[str, Encoder]:
         for label, kinds, make in (("untrained", random, untrained), ("pixels", plain, pixels))
         for one in kinds.values()
     }
+
+
+def paper_rows(compared: Sequence[Compared], dataset: Dataset, measure: str) -> list[PaperRow]:
+    """The paper's rows for what is compared; none, and a warning on stderr, where the data are not ImageNet.
+
+    Args:
+        compared: At least one.
+        dataset: What they are measured on.
+        measure: What the warning calls it: "k-NN".
+    """
+    if is_imagenet(dataset):
+        return imagenet_rows([one.encoder.metadata for one in compared])
+    console.warn(f"--paper: the paper's {measure} is on ImageNet (1,000 classes); it has no row for {dataset.name}")
+    return []
 
 
 def with_record_of_one(facts: Mapping[str, Any], encoders: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -75,7 +75,6 @@ def knn(
     from groco_cli.evaluation.knn import KS, TEMPERATURE
     from groco_cli.evaluation.knn_sources import check_bank_shows_all, open_bank_and_queries, take_first
     from groco_cli.evaluation.knn_table import knn_table, paper_notes
-    from groco_cli.evaluation.paper import imagenet_rows, is_imagenet
     from groco_cli.evaluation.protocol import evaluate_knn
 
     chosen = devices.choose_device(device or "auto")
@@ -90,9 +89,7 @@ def knn(
     whole = open_bank_and_queries(searched, asked, root_of(str(data_root or "")))
     dataset = take_first(whole, bank_size, query_size)
     check_bank_shows_all(dataset)
-    rows = imagenet_rows([one.encoder.metadata for one in compared]) if paper and is_imagenet(dataset) else []
-    if paper and not rows:
-        console.warn(f"--paper: the paper's k-NN is on ImageNet, it has no row for {dataset.name}")
+    rows = comparison.paper_rows(compared, dataset, "k-NN") if paper else []
     ks = sorted(set(k or KS))
 
     def result_of(label: str, encoder: "Encoder") -> "KNNResult":
