@@ -26,13 +26,13 @@ _LATEX = str.maketrans(
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
-        '"': r"\textquotedbl{}",
         "–": "--",
         "×": r"$\times$",
         "†": r"\dag{}",
         "‡": r"\ddag{}",
         "∞": r"$\infty$",
         **{character: f"\\{character}" for character in "&%$#_{}"},
+        **{character: f"{{{character}}}" for character in "[]*"},  # an option, or a star, of the command before
     }
 )
 

@@ -57,7 +57,7 @@ def check_bank_shows_all(dataset: Dataset) -> None:
         names = [dataset.test.classes[label] for label in sorted(set(absent.tolist()))]
         raise GrocoError(
             f"{len(absent):,} of {len(asked):,} queries are of {_listed(names)}, which the bank has no image of",
-            "give a bank that shows every class of the queries, or leave those queries out",
+            "take a larger or another bank, or leave those queries out",
         )
 
 

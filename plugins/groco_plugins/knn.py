@@ -110,9 +110,10 @@ def knn(
     results = {one.name: result_of(one.name, one.encoder) for one in compared}
 
     result = results[compared[0].name]
+    protocol = result.protocol if searched == asked else "bank/queries"
     facts = {
         "data": dataset.name,
-        "protocol": result.protocol,
+        "protocol": protocol,
         "bank": result.bank,
         "queries": result.queries,
         "temperature": weighing if math.isfinite(weighing) else None,
@@ -129,7 +130,7 @@ def knn(
     if paper:
         record["paper"] = [row.record() for row in rows]
     table = knn_table([*to_beat.items(), *results.items()], rows)
-    title = f"k-NN on {dataset.name}, {result.protocol}: {result.queries:,} queries, bank of {result.bank:,}"
+    title = f"k-NN on {dataset.name}, {protocol}: {result.queries:,} queries, bank of {result.bank:,}"
     weights = f"T {weighing}" if math.isfinite(weighing) else "votes unweighted"
     notes = [f"{weights}; features on {facts['device']}; search by {result.backend}"]
     if rows:

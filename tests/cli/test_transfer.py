@@ -121,6 +121,10 @@ def test_the_table_says_it_all(transfer, root):
     assert "71.0" in lines["dtd"]
     assert "missing" in lines["pets"]
     assert "80.6" in lines["pets"]
+    files = ("--csv", str(root / "t.csv"), "--latex", str(root / "t.tex"))
+    assert transfer("--paper", "--sets", "dtd", *files).returncode == 0
+    assert "paper: GroCo,dtd,printed,,,,,0.71" in (root / "t.csv").read_text(encoding="utf-8")
+    assert r"dtd & 100.00 & 100.00 & 68.7 &" in (root / "t.tex").read_text(encoding="utf-8")
     assert f"{(81.2 + 71.0 + 74.6) / 3:.2f}" in lines["average"]
 
 
