@@ -16,14 +16,14 @@ def open_bank_and_queries(bank: str, queries: str, root: Path) -> Dataset:
 
     Args:
         bank: A source; its training part is the bank.
-        queries: A source; its held-out part is asked, all of it where it has none. The bank's own name stands for one
+        queries: A source; its held-out part is asked, all of it where it has none. The bank again stands for one
             data set, of which each image is asked against all others where nothing is held out.
         root: Where named sets are kept.
 
     Raises:
         GrocoError: If one cannot be opened or has no labels, or a query's class is none of the bank's.
     """
-    if bank == queries:
+    if same_source(bank, queries):
         return open_dataset(bank, root)
     searched, asked = _opened("--bank", bank, root).train, _opened("--queries", queries, root)
     part = asked.test or asked.train
@@ -32,6 +32,11 @@ def open_bank_and_queries(bank: str, queries: str, root: Path) -> Dataset:
             raise GrocoError(f"{option} {name} has no labels", "k-NN needs a sub-folder a class, or a list with labels")
     _check_names(searched, part, queries)
     return Dataset(f"{queries} among {bank}", searched, aligned(part, searched, queries))
+
+
+def same_source(bank: str, queries: str) -> bool:
+    """Whether both name one source, perhaps by two ways of writing its path."""
+    return Path(bank).expanduser().resolve() == Path(queries).expanduser().resolve()
 
 
 def take_first(dataset: Dataset, bank_size: int, query_size: int) -> Dataset:

@@ -73,7 +73,12 @@ def knn(
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison
     from groco_cli.evaluation.knn import KS, TEMPERATURE
-    from groco_cli.evaluation.knn_sources import check_bank_shows_all, open_bank_and_queries, take_first
+    from groco_cli.evaluation.knn_sources import (
+        check_bank_shows_all,
+        open_bank_and_queries,
+        same_source,
+        take_first,
+    )
     from groco_cli.evaluation.knn_table import knn_table, paper_notes
     from groco_cli.evaluation.protocol import evaluate_knn
 
@@ -110,7 +115,7 @@ def knn(
     results = {one.name: result_of(one.name, one.encoder) for one in compared}
 
     result = results[compared[0].name]
-    protocol = result.protocol if searched == asked else "bank/queries"
+    protocol = result.protocol if same_source(searched, asked) else "bank/queries"
     facts = {
         "data": dataset.name,
         "protocol": protocol,

@@ -34,7 +34,7 @@ def test_of_a_source_with_two_parts_the_right_one_is_taken(sources):
     bank, _ = sources
     digits = open_bank_and_queries("digits", "digits", ROOT)
     assert (len(digits.train), len(digits.test)) == (2874, 360)
-    alone = open_bank_and_queries(bank, bank, ROOT)
+    alone = open_bank_and_queries(bank, f"{bank}/", ROOT)
     assert alone.test is None  # leave-one-out
 
 
