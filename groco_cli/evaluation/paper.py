@@ -48,7 +48,7 @@ class PaperRow:
     def title(self) -> str:
         """What a comparison calls it."""
         backbone = "" if self.backbone == "ResNet-50" else f", {self.backbone}"
-        return f"paper: {self.method}{backbone}, {self.views}, {self.epochs} epochs"
+        return f"paper: {self.method}{backbone}, {self.views}, {self.epochs} ep"
 
     def record(self) -> dict[str, Any]:
         """The row for --json, figures as numbers, per cent."""

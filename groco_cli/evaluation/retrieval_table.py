@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from groco_cli.evaluation.paper import RETRIEVAL
 from groco_cli.evaluation.retrieval import KAPPAS, SETUPS
@@ -44,6 +45,24 @@ def score_table(results: Mapping[str, RetrievalResult], paper: Printed | None = 
         ]
 
     return Comparison(columns=_COLUMNS, groups=[rows(setup) for setup in SETUPS])
+
+
+def score_record(result: RetrievalResult) -> dict[str, Any]:
+    """Scores for --json; null where no query has a right image."""
+
+    def finite(share: float) -> float | None:
+        return None if math.isnan(share) else share
+
+    return {
+        "scores": {
+            setup: {
+                "mean_ap": finite(score.mean_ap),
+                "mean_precision": dict(zip(map(str, KAPPAS), map(finite, score.mean_precision), strict=True)),
+                "num_queries": score.num_queries,
+            }
+            for setup, score in result.scores.items()
+        }
+    }
 
 
 def paper_notes(used: RetrievalProtocol, published: RetrievalProtocol, distractors: int) -> list[str]:

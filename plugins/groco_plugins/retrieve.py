@@ -1,9 +1,8 @@
 """`groco retrieve`: search by example; the work is `groco_cli.evaluation`."""
 
-import math
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -75,7 +74,7 @@ def retrieve(
     from groco_cli.evaluation.retrieval_page import retrieval_page
     from groco_cli.evaluation.retrieval_protocol import named_protocol
     from groco_cli.evaluation.retrieval_search import BACKEND, evaluate_retrieval, pictures_to_see
-    from groco_cli.evaluation.retrieval_table import paper_notes, score_table, table_2
+    from groco_cli.evaluation.retrieval_table import paper_notes, score_record, score_table, table_2
 
     chosen = devices.choose_device(device or "auto")
     published = named_protocol(protocol, dataset or "")
@@ -122,7 +121,7 @@ def retrieve(
         "protocol": asdict(used) | {"whiten": used.whiten and str(used.whiten), "altered": used != published},
         "device": devices.describe(chosen),
         "backend": BACKEND,
-        "encoders": [one.record() | _scores(results[one.name]) for one in compared],
+        "encoders": [one.record() | score_record(results[one.name]) for one in compared],
         "html": html and str(html),
     }
     if paper:
@@ -181,22 +180,3 @@ def _open(
     else:
         raise UsageError("nothing to search in", "type --dataset roxford5k, or give --images and --ground-truth")
     return replace(data, distractors=list_pictures(distractors, "--distractors")) if distractors else data
-
-
-def _scores(result: "RetrievalResult") -> dict[str, Any]:
-    """Scores for --json; null where no query has a right image."""
-    from groco_cli.evaluation.retrieval import KAPPAS
-
-    def finite(share: float) -> float | None:
-        return None if math.isnan(share) else share
-
-    return {
-        "scores": {
-            setup: {
-                "mean_ap": finite(score.mean_ap),
-                "mean_precision": dict(zip(map(str, KAPPAS), map(finite, score.mean_precision), strict=True)),
-                "num_queries": score.num_queries,
-            }
-            for setup, score in result.scores.items()
-        }
-    }

@@ -65,5 +65,5 @@ def test_the_papers_rows_are_for_imagenet_alone(noise, capsys):
 def test_the_recipes_row_is_noted():
     ours = compared("a", replace(SMALL, settings='recipe = "groco-2views-100ep"'))
     assert recipe_notes([ours, compared("b")]) == [
-        "a began from recipe groco-2views-100ep: paper: GroCo, 2×224, 100 epochs"
+        "a began from recipe groco-2views-100ep: paper: GroCo, 2×224, 100 ep"
     ]
