@@ -16,6 +16,15 @@ Checkpoints = Annotated[
     list[Path] | None,
     typer.Argument(metavar="CKPT", help="Checkpoints, side by side.", show_default="the newest run's"),
 ]
+Csv = Annotated[
+    Path | None,
+    typer.Option("--csv", metavar="FILE", help="Write the table as CSV, at full precision.", show_default=False),
+]
+Latex = Annotated[
+    Path | None,
+    typer.Option("--latex", metavar="FILE", help="Write the table as LaTeX (booktabs).", show_default=False),
+]
+Paper = Annotated[bool, typer.Option("--paper", help="Put the paper's rows beside it, where it has any.")]
 Device = Annotated[
     str | None,
     typer.Option(

@@ -15,6 +15,7 @@ LAYERS = [
     "launch",
     "processes",
     "options",
+    "tables",
     "sorting",
     "data",
     "losses",
@@ -24,7 +25,7 @@ LAYERS = [
     "together",
 ]
 NO_UI = {"sorting", "losses", "models"}
-UI = {"errors", "console", "options"}
+UI = {"errors", "console", "options", "tables"}
 
 
 def imports_of(path: Path) -> set[str]:

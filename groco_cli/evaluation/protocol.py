@@ -60,20 +60,6 @@ def read_encoder(path: Path, *, method: str = "") -> Encoder:
     return encoder
 
 
-def named_checkpoints(paths: Sequence[Path]) -> dict[str, Path]:
-    """Checkpoints by as many last parts of their paths as tell them apart.
-
-    Args:
-        paths: At least one; what is given twice is taken once.
-    """
-    paths = list(dict.fromkeys(paths))
-    for depth in range(1, max(len(path.parts) for path in paths) + 1):
-        names = {"/".join(path.with_suffix("").parts[-depth:]): path for path in paths}
-        if len(names) == len(paths):
-            return names
-    return {str(path): path for path in paths}
-
-
 def check_labels(dataset: Dataset, classifier: str = "k-NN") -> None:
     """Check that a data set can be classified.
 

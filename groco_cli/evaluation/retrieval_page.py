@@ -2,7 +2,6 @@
 
 import base64
 import io
-import math
 from collections.abc import Mapping
 from functools import lru_cache
 from html import escape
@@ -12,9 +11,10 @@ from PIL import Image, ImageDraw
 
 from groco_cli.data.decoding import decode
 from groco_cli.evaluation.ground_truth import KINDS, Box
-from groco_cli.evaluation.retrieval import KAPPAS, SETUPS
+from groco_cli.evaluation.retrieval import SETUPS
 from groco_cli.evaluation.retrieval_search import RetrievalResult
 from groco_cli.evaluation.retrieval_set import RetrievalSet
+from groco_cli.evaluation.retrieval_table import score_table
 
 _THUMBNAIL = (200, 150)
 # How a ranked picture is framed, by its kind: as "medium" takes it.
@@ -75,21 +75,10 @@ def retrieval_page(data: RetrievalSet, results: Mapping[str, RetrievalResult], f
     )
 
 
-def score_rows(results: Mapping[str, RetrievalResult]) -> tuple[list[str], list[list[str]]]:
-    """The scores of all encoders for people: the columns' names and the rows, a dash where no query counts."""
-    columns = ["encoder", "setup", "mAP %", *(f"mP@{k} %" for k in KAPPAS), "queries"]
-    rows = []
-    for name, result in results.items():
-        for setup, score in result.scores.items():
-            shares = [score.mean_ap, *score.mean_precision]
-            shown = ("–" if math.isnan(share) else f"{100 * share:.2f}" for share in shares)
-            rows.append([name, setup, *shown, str(score.num_queries)])
-    return columns, rows
-
-
 def _headline(results: Mapping[str, RetrievalResult]) -> str:
-    columns, rows = score_rows(results)
-    head = "".join(f"<th>{_text(column)}</th>" for column in columns)
+    scores = score_table(results)
+    head = "".join(f"<th>{_text(title)}</th>" for title in scores.titles)
+    rows = [row for group in scores.shown for row in group]
     body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="scores"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 

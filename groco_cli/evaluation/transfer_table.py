@@ -83,8 +83,13 @@ def failures(results: Results) -> dict[str, GrocoError]:
     return found
 
 
-def csv_rows(results: Results) -> list[list[str]]:
-    """A head and a row for each encoder and set; shares in [0, 1], empty where there is none."""
+def csv_rows(results: Results, *, paper: bool = False) -> list[list[str]]:
+    """A head and a row for each encoder and set; shares in [0, 1], empty where there is none.
+
+    Args:
+        results: At least one encoder's.
+        paper: Whether to put Table 3 below, in a column of its own: its measure is unknown.
+    """
     head = ["encoder", "set", "outcome", "top1", "mean_per_class", "bank", "queries"]
     rows = []
     for encoder, outcomes in results.items():
@@ -94,7 +99,14 @@ def csv_rows(results: Results) -> list[list[str]]:
                 rows.append([encoder, name, one.remark or "whole", *figures])
             else:
                 rows.append([encoder, name, type(one).__name__.lower(), "", "", "", ""])
-    return [head, *rows]
+    if not paper:
+        return [head, *rows]
+    printed = [
+        [f"paper: {method}", name, "printed", "", "", "", "", repr(float(f"{figures[name]}e-2"))]
+        for method, figures in TABLE_3.items()
+        for name in next(iter(results.values()))
+    ]
+    return [[*head, "printed"], *([*row, ""] for row in rows), *printed]
 
 
 def listed(missing: Missing, most: int = 3) -> str:

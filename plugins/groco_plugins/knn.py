@@ -1,23 +1,27 @@
 """`groco knn`: classify by nearest neighbours; the work is `groco_cli.evaluation`."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from groco_cli import console, options
+from groco_cli import console, options, tables
 from groco_cli.errors import UsageError
 from groco_cli.files import atomic_write, check_writable
 from groco_cli.together import over_processes
+
+if TYPE_CHECKING:
+    from groco_cli.data.sources import Dataset
+    from groco_cli.evaluation.protocol import KNNResult
+    from groco_cli.models import Encoder
 
 PICTURES = (".png", ".svg", ".pdf")
 
 
 @over_processes
 def knn(
-    checkpoint: Annotated[
-        Path | None, typer.Argument(metavar="[CKPT]", help="A checkpoint.", show_default="the newest run's")
-    ] = None,
+    checkpoints: options.Checkpoints = None,
     k: Annotated[list[int] | None, typer.Option("--k", help="Neighbours; may be given again.")] = None,
     temperature: Annotated[
         float | None, typer.Option(help="T of the votes' weights exp(cos/T).", show_default="0.07")
@@ -25,6 +29,16 @@ def knn(
     uniform: Annotated[bool, typer.Option("--uniform", help="Count all votes alike.")] = False,
     data: options.Data = None,
     data_root: options.DataRoot = None,
+    bank: Annotated[
+        str | None,
+        typer.Option(metavar="PATH|NAME", help="Search the training images of this instead.", show_default="--data"),
+    ] = None,
+    queries: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH|NAME", help="Classify the held-out images of this, or all it has.", show_default="--data"
+        ),
+    ] = None,
     bank_size: Annotated[
         int, typer.Option("--bank-size", min=0, help="Only the first so many training images; 0 for all.")
     ] = 0,
@@ -40,6 +54,9 @@ def knn(
             metavar="FILE", help="Draw queries and what is nearest them (.png, .svg, .pdf).", show_default=False
         ),
     ] = None,
+    csv_file: options.Csv = None,
+    latex: options.Latex = None,
+    paper: options.Paper = False,
     device: options.Device = None,
     gpus: options.Gpus = None,
     processes: options.Processes = None,
@@ -50,94 +67,114 @@ def knn(
 
     The checkpoint says architecture, image size, normalisation and data. The bank is all training images, the queries
     are all test images; a folder without a val or test part is scored leave-one-out: each image by all the others.
+    Several checkpoints are compared on the same images.
     """
     import math
-    from dataclasses import asdict, replace
 
     from groco_cli import devices
     from groco_cli.data.loader import default_workers
     from groco_cli.data.sources import data_root as root_of
-    from groco_cli.data.sources import first, open_dataset
     from groco_cli.engine.run_folder import newest_checkpoint
+    from groco_cli.evaluation import comparison
     from groco_cli.evaluation.knn import KS, TEMPERATURE
+    from groco_cli.evaluation.knn_sources import (
+        check_bank_shows_all,
+        open_bank_and_queries,
+        same_source,
+        take_first,
+    )
+    from groco_cli.evaluation.knn_table import knn_table, paper_notes
     from groco_cli.evaluation.processes import number
-    from groco_cli.evaluation.protocol import evaluate_knn, pixels, read_encoder, untrained
+    from groco_cli.evaluation.protocol import evaluate_knn
 
     chosen = devices.choose_device(device or "auto")
     if uniform and temperature is not None:
         raise UsageError("--temperature weighs votes, --uniform counts them", "leave one of them out")
     weighing = math.inf if uniform else TEMPERATURE if temperature is None else temperature
-    if plot:
-        if plot.suffix.lower() not in PICTURES:
-            raise UsageError(f"--plot {plot} has no known ending", f"it may be {', '.join(PICTURES)}")
-        check_writable(plot)
-    path = checkpoint or newest_checkpoint()
-    encoder = read_encoder(path)
-    metadata = encoder.metadata
-    name = data or metadata.data
-    if not name:
-        raise UsageError(f"{path} does not say what it was trained on", "give --data")
-    dataset = open_dataset(name, root_of(str(data_root or "")))
-    dataset = replace(
-        dataset, train=first(dataset.train, bank_size), test=dataset.test and first(dataset.test, query_size)
-    )
+    tables.check_places(csv_file, latex)
+    paths = comparison.named_checkpoints(checkpoints or [newest_checkpoint()])
+    pictures = _pictures(plot, list(paths))
+    compared = comparison.read_compared(paths)
+    searched, asked = (one or data or comparison.trained_on(compared) for one in (bank, queries))
+    whole = open_bank_and_queries(searched, asked, root_of(str(data_root or "")))
+    dataset = take_first(whole, bank_size, query_size)
+    check_bank_shows_all(dataset)
+    rows = comparison.paper_rows(compared, dataset, "k-NN") if paper else []
     ks = sorted(set(k or KS))
-    console.note(f"checkpoint {path}: {metadata.arch}, {metadata.method}, {metadata.epoch} epochs")
 
-    encoders = {"trained": encoder}
-    if baselines:
-        encoders = {"untrained": untrained(metadata), "pixels": pixels(metadata), **encoders}
-    results = {}
-    for label, each in encoders.items():
+    def result_of(label: str, encoder: "Encoder") -> "KNNResult":
         bar, task = console.progress(f"features, {label}", len(dataset.train) + len(dataset.test or ()))
         with bar:
-            results[label] = evaluate_knn(
-                each,
+            return evaluate_knn(
+                encoder,
                 dataset,
                 ks=ks,
                 temperature=weighing,
                 device=chosen,
                 workers=default_workers(chosen) if workers is None else workers,
-                advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
+                advance=lambda count: bar.advance(task, count),
             )
 
+    beside = comparison.baselines(compared) if baselines else {}
+    to_beat = {label: result_of(label, encoder) for label, encoder in beside.items()}
+    results = {one.name: result_of(one.name, one.encoder) for one in compared}
     if number():
         return  # the first process shows and writes the result
-    result = results["trained"]
+
+    result = results[compared[0].name]
+    protocol = result.protocol if same_source(searched, asked) else "bank/queries"
     facts = {
-        "checkpoint": str(path),
-        "arch": metadata.arch,
         "data": dataset.name,
-        "protocol": result.protocol,
+        "protocol": protocol,
         "bank": result.bank,
         "queries": result.queries,
         "temperature": weighing if math.isfinite(weighing) else None,
         "device": devices.describe(chosen),
         "backend": result.backend,
-        "figure": plot and str(plot),
     }
-    scores = {label: {str(n): asdict(score) for n, score in one.scores.items()} for label, one in results.items()}
-    table = console.table(
-        ["encoder", "k", "top-1 %", "top-5 %", "correct"],
-        [
-            [label, str(n), f"{100 * s.top1:.2f}", f"{100 * s.top5:.2f}", f"{s.correct}/{s.total}"]
-            for label, one in results.items()
-            for n, s in one.scores.items()
-        ],
-    )
+    encoders = [
+        one.record() | {"knn": _scores(results[one.name]), "figure": place and str(place)}
+        for one, place in zip(compared, pictures, strict=True)
+    ]
+    record = comparison.with_record_of_one(facts, encoders)
+    if baselines:
+        record["baselines"] = {label: _scores(one) for label, one in to_beat.items()}
+    if paper:
+        record["paper"] = [row.record() for row in rows]
+    table = knn_table([*to_beat.items(), *results.items()], rows)
+    title = f"k-NN on {dataset.name}, {protocol}: {result.queries:,} queries, bank of {result.bank:,}"
     weights = f"T {weighing}" if math.isfinite(weighing) else "votes unweighted"
-    shown = console.titled(
-        f"k-NN on {dataset.name}, {result.protocol}: {result.queries:,} queries, bank of {result.bank:,}",
-        table,
-        f"{weights}; features on {facts['device']}; search by {result.backend}",
-    )
-    trained = scores.pop("trained")
-    console.result({**facts, "knn": trained} | ({"baselines": scores} if baselines else {}), shown, as_json=as_json)
-    if plot:
-        from groco_cli.evaluation.knn_figure import draw_neighbours
+    notes = [f"{weights}; features on {facts['device']}; search by {result.backend}"]
+    if rows:
+        notes += [*paper_notes(result, weighing), *comparison.recipe_notes(compared)]
+    console.result(record, console.titled(title, table.table(), "\n".join(notes)), as_json=as_json)
+    tables.write(table, csv_file=csv_file, latex=latex, about="\n".join([title, *notes]))
+    for one, place in zip(compared, pictures, strict=True):
+        if place:
+            _draw(dataset, results[one.name], place)
 
-        with atomic_write(plot) as temporary:
-            draw_neighbours(dataset, result.neighbours, f"Nearest neighbours on {dataset.name}").savefig(
-                temporary, dpi=150
-            )
-        console.note(f"figure: {plot}")
+
+def _scores(result: "KNNResult") -> dict[str, Any]:
+    """Scores for --json, by k."""
+    return {str(k): asdict(score) for k, score in result.scores.items()}
+
+
+def _pictures(plot: Path | None, names: list[str]) -> list[Path | None]:
+    """Where each encoder's picture goes: `--plot` itself, or, of several, beside it with the encoder's name."""
+    if plot is None:
+        return [None] * len(names)
+    if plot.suffix.lower() not in PICTURES:
+        raise UsageError(f"--plot {plot} has no known ending", f"it may be {', '.join(PICTURES)}")
+    several = [plot.with_stem(f"{plot.stem}-{name.replace('/', '-')}") for name in names]
+    places = several if len(names) > 1 else [plot]
+    for place in places:
+        check_writable(place)
+    return [*places]
+
+
+def _draw(dataset: "Dataset", result: "KNNResult", place: Path) -> None:
+    from groco_cli.evaluation.knn_figure import draw_neighbours
+
+    with atomic_write(place) as temporary:
+        draw_neighbours(dataset, result.neighbours, f"Nearest neighbours on {dataset.name}").savefig(temporary, dpi=150)
+    console.note(f"figure: {place}")

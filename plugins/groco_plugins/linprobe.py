@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from groco_cli import console, options
+from groco_cli import console, options, tables
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.together import over_processes
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    import torch
 
+    from groco_cli.data.sources import Dataset
     from groco_cli.engine.run_folder import RunFolder
+    from groco_cli.evaluation.comparison import Compared
     from groco_cli.evaluation.linear import LinearScore
     from groco_cli.evaluation.linear_state import ProbeRun
 
@@ -24,9 +26,7 @@ _OPTIONS = {"learning_rates": "--lr"}
 
 @over_processes
 def linprobe(
-    checkpoint: Annotated[
-        Path | None, typer.Argument(metavar="[CKPT]", help="A checkpoint.", show_default="the newest run's")
-    ] = None,
+    checkpoints: options.Checkpoints = None,
     data: options.Data = None,
     data_root: options.DataRoot = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.", show_default="90")] = None,
@@ -50,7 +50,10 @@ def linprobe(
         str | None, typer.Option(help="What features are kept in: fp32 or fp16.", show_default="fp32")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The probe's folder.", show_default="the next under runs/")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The probe's folder; of several, the one above.", show_default="the next under runs/"
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the probe in --output.")] = False,
     device: options.Device = None,
@@ -64,12 +67,16 @@ def linprobe(
     ] = None,
     workers: options.Workers = None,
     seed: options.Seed = None,
+    csv_file: options.Csv = None,
+    latex: options.Latex = None,
+    paper: options.Paper = False,
     as_json: options.Json = False,
 ) -> None:
     """Train a linear classifier on the features of a frozen encoder, and score it on held-out images.
 
     The protocol is SimSiam's; the result says what was altered. The classifier goes to a folder of its own, a file for
-    each learning rate. Ctrl-C stops; --resume goes on from the last whole epoch.
+    each learning rate. Ctrl-C stops; --resume goes on from the last whole epoch. Several checkpoints are probed one
+    after another, and compared.
     """
     given = {name: value for name, value in locals().items() if name in _SETTINGS and value is not None}
 
@@ -77,48 +84,105 @@ def linprobe(
     from groco_cli.data.loader import default_workers
     from groco_cli.data.sources import data_root as root_of
     from groco_cli.data.sources import open_dataset
-    from groco_cli.engine.interrupt import Interrupted
+    from groco_cli.evaluation import comparison
     from groco_cli.evaluation.feature_cache import encoder_hash
-    from groco_cli.evaluation.linear_protocol import check_probe_data, prepare_probe
-    from groco_cli.evaluation.linear_state import load_state, save_heads, save_state
-    from groco_cli.evaluation.processes import count as process_count
+    from groco_cli.evaluation.linear_protocol import check_probe_data
+    from groco_cli.evaluation.linear_table import linear_table, paper_notes, probe_note, probe_record
     from groco_cli.evaluation.processes import number
-    from groco_cli.evaluation.protocol import read_encoder
 
+    tables.check_places(csv_file, latex)
     if cache and no_cache:
         raise UsageError("--cache and --no-cache exclude each other", "leave one out")
     chosen = devices.choose_device(device or "auto")
     if precision:
         given["precision"] = devices.choose_precision(precision, chosen)
-    before = _resumed(output, given, checkpoint, data) if resume else None
-    path = _checkpoint(checkpoint, before)
-    encoder = read_encoder(path)
-    about = encoder.metadata
-    run = before or _new_run(path, encoder_hash(encoder), data or about.data, given)
-    if run.encoder != encoder_hash(encoder):
-        raise GrocoError(f"--resume: {path} has other weights now", "start anew with another --output")
-    settings = run.settings
+    before = _resumed(output, given, checkpoints, data) if resume else None
+    compared = comparison.read_compared(comparison.named_checkpoints(_checkpoints(checkpoints, before)))
+    source = before.data if before else data or comparison.trained_on(compared)
+    runs = [before or _new_run(one.path, encoder_hash(one.encoder), source, given) for one in compared]
+    if before and before.encoder != encoder_hash(compared[0].encoder):
+        raise GrocoError(f"--resume: {compared[0].path} has other weights now", "start anew with another --output")
+    settings = runs[0].settings
     root = root_of(str(data_root or ""))
-    dataset = open_dataset(run.data, root)
+    dataset = open_dataset(source, root)
     check_probe_data(dataset, settings)
     assert dataset.test is not None
-    folder = _folder(output, resume)
+    rows = comparison.paper_rows(compared, dataset, "linear probe") if paper else []
+    folders = [_folder(one, resume) for one in _outputs(output, list(compared))]
 
-    count = default_workers(chosen) if workers is None else workers
-    console.note(f"checkpoint {path}: {about.arch}, {about.method}, {about.epoch} epochs")
+    results: dict[str, list[LinearScore]] = {}
+    encoders: list[dict[str, Any]] = []
+    for one, run, folder in zip(compared, runs, folders, strict=True):
+        results[one.name], heads = _probe(
+            one,
+            run,
+            dataset,
+            folder,
+            resume=resume,
+            device=chosen,
+            workers=default_workers(chosen) if workers is None else workers,
+            cache=None if no_cache else cache or root / "features",
+        )
+        encoders.append(
+            one.record()
+            | {"output": str(folder.path)}
+            | probe_record(run.settings, one.encoder.metadata, results[one.name], heads)
+        )
+
+    if number():
+        return  # the first process shows and writes the result
+    facts: dict[str, Any] = {
+        "data": dataset.name,
+        "settings": asdict(settings),
+        "train_images": len(dataset.train),
+        "test_images": len(dataset.test),
+        "device": devices.describe(chosen),
+    }
+    record = comparison.with_record_of_one(facts, encoders)
+    if paper:
+        record["paper"] = [row.record() for row in rows]
+    table = linear_table(results, rows)
+    title = f"Linear probe on {dataset.name}: {len(dataset.test):,} images"
+    notes = [f"after epoch {settings.epochs}, on {facts['device']}", *map(probe_note, results, encoders)]
+    if rows:
+        notes += [*paper_notes(), *comparison.recipe_notes(compared)]
+    console.result(record, console.titled(title, table.table(), "\n".join(notes)), as_json=as_json)
+    tables.write(table, csv_file=csv_file, latex=latex, about="\n".join([title, *notes]))
+
+
+def _probe(
+    one: "Compared",
+    run: "ProbeRun",
+    dataset: "Dataset",
+    folder: "RunFolder",
+    *,
+    resume: bool,
+    device: "torch.device",
+    workers: int,
+    cache: Path | None,
+) -> "tuple[list[LinearScore], list[Path]]":
+    """Train the probe of one encoder, and leave its heads in its folder."""
+    from groco_cli import devices
+    from groco_cli.engine.interrupt import Interrupted
+    from groco_cli.evaluation.linear_protocol import prepare_probe
+    from groco_cli.evaluation.linear_state import load_state, save_heads, save_state
+    from groco_cli.evaluation.processes import count
+
+    settings, about = run.settings, one.encoder.metadata
+    assert dataset.test is not None
     console.note(f"protocol   {settings.protocol(about)}")
     console.note(f"data       {dataset.name}: {len(dataset.train):,} images, {len(dataset.test):,} held out")
-    among = f", {world} processes" if (world := process_count()) > 1 else ""
-    console.note(f"device     {devices.describe(chosen)}{among}, encoder in {settings.precision}")
+    among = f", {world} processes" if (world := count()) > 1 else ""
+    console.note(f"device     {devices.describe(device)}{among}, encoder in {settings.precision}")
     bar, task = console.progress("features", len(dataset.test) + settings.cached * len(dataset.train))
     with bar:
         probe = prepare_probe(
-            encoder,
+            one.encoder,
             dataset,
             settings,
-            device=chosen,
-            workers=count,
-            cache=None if no_cache else cache or root / "features",
+            device=device,
+            workers=workers,
+            cache=cache,
             advance=lambda images: bar.advance(task, images),
         )
     if resume:
@@ -138,45 +202,7 @@ def linprobe(
             f"go on with: groco linprobe --resume --output {folder.path}" if probe.history else "nothing is saved yet",
             signal.SIGINT,
         ) from error
-    heads = save_heads(folder.path, run, probe, dataset.train.classes, about)
-    if number():
-        return  # the first process shows the result
-
-    last = probe.history[-1]
-    facts: dict[str, Any] = {
-        "checkpoint": str(path),
-        "arch": about.arch,
-        "data": dataset.name,
-        "protocol": settings.protocol(about),
-        "published": not settings.altered(about),
-        "settings": asdict(settings),
-        "train_images": len(dataset.train),
-        "test_images": len(dataset.test),
-        "device": devices.describe(chosen),
-        "output": str(folder.path),
-        "scores": [asdict(score) | {"head": str(head)} for score, head in zip(last, heads, strict=True)],
-    }
-    caption = f"{facts['protocol']}; after epoch {settings.epochs}, on {facts['device']}; heads in {folder.path}"
-    if len(last) > 1:
-        best = max(last, key=lambda score: score.top1)
-        facts["best_on_test_set"] = asdict(best)
-        caption += f"\nbest learning rate, chosen on the test set: {best.learning_rate:g}, {100 * best.top1:.2f} %"
-    shown = console.titled(f"Linear probe on {dataset.name}: {len(dataset.test):,} images", _table(last), caption)
-    console.result(facts, shown, as_json=as_json)
-
-
-def _table(scores: "list[LinearScore]") -> "Table":
-    rows = [
-        [
-            f"{score.learning_rate:g}",
-            f"{score.train_loss:.4f}",
-            f"{100 * score.top1:.2f}",
-            f"{100 * score.top5:.2f}",
-            f"{score.correct}/{score.total}",
-        ]
-        for score in scores
-    ]
-    return console.table(["learning rate", "train loss", "top-1 %", "top-5 %", "correct"], rows)
+    return probe.history[-1], save_heads(folder.path, run, probe, dataset.train.classes, about)
 
 
 def _new_run(path: Path, encoder: str, data: str, given: dict[str, Any]) -> "ProbeRun":
@@ -184,37 +210,46 @@ def _new_run(path: Path, encoder: str, data: str, given: dict[str, Any]) -> "Pro
     from groco_cli.evaluation.linear_state import ProbeRun
     from groco_cli.evaluation.processes import count
 
-    if not data:
-        raise UsageError(f"{path} does not say what it was trained on", "give --data")
     rates = {"learning_rates": tuple(given["learning_rates"])} if "learning_rates" in given else {}
     settings = ProbeSettings(**given | rates)
     return ProbeRun(checkpoint=str(path), encoder=encoder, data=data, settings=settings, processes=count())
 
 
-def _resumed(output: Path | None, given: dict[str, Any], checkpoint: Path | None, data: str | None) -> "ProbeRun":
+def _resumed(
+    output: Path | None, given: dict[str, Any], checkpoints: list[Path] | None, data: str | None
+) -> "ProbeRun":
     """The run in `--output`, which keeps its settings."""
     from groco_cli.evaluation.linear_state import read_run
     from groco_cli.evaluation.processes import count
 
     if output is None:
         raise UsageError("--resume needs --output", "name the probe's folder")
+    if len(checkpoints or ()) > 1:
+        raise UsageError("--resume goes on with one probe", "leave out the checkpoints")
     run = read_run(output.expanduser())
     kept = asdict(run.settings) | {"data": run.data}
     for name, value in (given | ({"data": data} if data else {})).items():
         if (tuple(value) if isinstance(value, list) else value) != kept[name]:
             option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
             raise UsageError(f"--resume takes the probe's own settings, not another {option}", f"leave out {option}")
-    if checkpoint and str(checkpoint) != run.checkpoint:
+    if checkpoints and str(checkpoints[0]) != run.checkpoint:
         console.note(f"the probe was begun with {run.checkpoint}")
     if run.processes != count():
         console.note(f"the probe was begun in {run.processes} processes, not {count()}: the same but for rounding")
     return run
 
 
-def _checkpoint(given: Path | None, before: "ProbeRun | None") -> Path:
+def _checkpoints(given: list[Path] | None, before: "ProbeRun | None") -> list[Path]:
     from groco_cli.engine.run_folder import newest_checkpoint
 
-    return given or (Path(before.checkpoint) if before else newest_checkpoint())
+    return given or [Path(before.checkpoint) if before else newest_checkpoint()]
+
+
+def _outputs(output: Path | None, compared: "list[Compared]") -> list[Path | None]:
+    """Where each probe goes: `--output` itself, or, of several, a folder in it with the encoder's name."""
+    if output is None or len(compared) == 1:
+        return [output] * len(compared)
+    return [output / one.name.replace("/", "-") for one in compared]
 
 
 def _folder(output: Path | None, resume: bool) -> "RunFolder":

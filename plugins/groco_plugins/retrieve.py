@@ -1,13 +1,12 @@
 """`groco retrieve`: search by example; the work is `groco_cli.evaluation`."""
 
-import math
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from groco_cli import console, options
+from groco_cli import console, options, tables
 from groco_cli.errors import UsageError
 from groco_cli.files import atomic_write, check_writable
 from groco_cli.together import over_processes
@@ -58,6 +57,9 @@ def retrieve(
         Path | None, typer.Option(help="Write a page of the queries and what was found.", show_default=False)
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Pictures a query on that page.")] = 10,
+    csv_file: options.Csv = None,
+    latex: options.Latex = None,
+    paper: options.Paper = False,
     device: options.Device = None,
     gpus: options.Gpus = None,
     processes: options.Processes = None,
@@ -72,11 +74,12 @@ def retrieve(
     from groco_cli import devices
     from groco_cli.data.loader import default_workers
     from groco_cli.engine.run_folder import newest_checkpoint
+    from groco_cli.evaluation import comparison
     from groco_cli.evaluation.processes import number
-    from groco_cli.evaluation.protocol import named_checkpoints, read_encoder
-    from groco_cli.evaluation.retrieval_page import retrieval_page, score_rows
+    from groco_cli.evaluation.retrieval_page import retrieval_page
     from groco_cli.evaluation.retrieval_protocol import named_protocol
     from groco_cli.evaluation.retrieval_search import BACKEND, evaluate_retrieval, pictures_to_see
+    from groco_cli.evaluation.retrieval_table import paper_notes, score_record, score_table, table_2
 
     chosen = devices.choose_device(device or "auto")
     published = named_protocol(protocol, dataset or "")
@@ -85,18 +88,18 @@ def retrieve(
     seen = pictures_to_see(data, used)
     if html:
         check_writable(html)
+    tables.check_places(csv_file, latex)
+    compared = comparison.read_compared(comparison.named_checkpoints(checkpoints or [newest_checkpoint()]))
+    rows = table_2(data.name) if paper else {}
+    if paper and not rows:
+        console.warn(f"--paper: the paper's retrieval is on roxford5k and rparis6k, it has no row for {data.name}")
 
     results: dict[str, RetrievalResult] = {}
-    encoders: dict[str, dict[str, Any]] = {}
-    for name, path in named_checkpoints(checkpoints or [newest_checkpoint()]).items():
-        encoder = read_encoder(path)
-        about = encoder.metadata
-        console.note(f"checkpoint {path}: {about.arch}, {about.method}, {about.epoch} epochs")
-        encoders[name] = {"checkpoint": str(path), "arch": about.arch, "method": about.method, "epoch": about.epoch}
-        bar, task = console.progress(f"features, {name}", seen)
+    for one in compared:
+        bar, task = console.progress(f"features, {one.name}", seen)
         with bar:
-            results[name] = evaluate_retrieval(
-                encoder,
+            results[one.name] = evaluate_retrieval(
+                one.encoder,
                 data,
                 used,
                 device=chosen,
@@ -108,8 +111,8 @@ def retrieve(
     if number():
         return  # the first process shows and writes the result
     facts = {
-        f"encoder {name}": "{checkpoint}, {arch}, {method}, {epoch} epochs".format(**about)
-        for name, about in encoders.items()
+        f"encoder {one.name}": "{checkpoint}, {arch}, {method}, {epoch} epochs".format(**one.record())
+        for one in compared
     }
     facts |= {
         "protocol": str(used) + ("" if used == published else " (altered)"),
@@ -125,15 +128,18 @@ def retrieve(
         "protocol": asdict(used) | {"whiten": used.whiten and str(used.whiten), "altered": used != published},
         "device": devices.describe(chosen),
         "backend": BACKEND,
-        "encoders": [about | _scores(results[name]) for name, about in encoders.items()],
+        "encoders": [one.record() | score_record(results[one.name]) for one in compared],
         "html": html and str(html),
     }
-    shown = console.titled(
-        f"Retrieval on {data.name}: {len(data.queries):,} queries",
-        console.table(*score_rows(results)),
-        "\n".join(f"{name}: {value}" for name, value in facts.items()),
-    )
-    console.result(record, shown, as_json=as_json)
+    if paper:
+        record["paper"] = {method: {setup: float(ap) for setup, ap in row.items()} for method, row in rows.items()}
+    table = score_table(results, rows)
+    title = f"Retrieval on {data.name}: {len(data.queries):,} queries"
+    notes = [f"{name}: {value}" for name, value in facts.items()]
+    if rows:
+        notes += paper_notes(used, published, len(data.distractors))
+    console.result(record, console.titled(title, table.table(), "\n".join(notes)), as_json=as_json)
+    tables.write(table, csv_file=csv_file, latex=latex, about="\n".join([title, *notes]))
     if html:
         with atomic_write(html) as temporary:
             temporary.write_text(retrieval_page(data, results, facts), encoding="utf-8")
@@ -181,22 +187,3 @@ def _open(
     else:
         raise UsageError("nothing to search in", "type --dataset roxford5k, or give --images and --ground-truth")
     return replace(data, distractors=list_pictures(distractors, "--distractors")) if distractors else data
-
-
-def _scores(result: "RetrievalResult") -> dict[str, Any]:
-    """Scores for --json; null where no query has a right image."""
-    from groco_cli.evaluation.retrieval import KAPPAS
-
-    def finite(share: float) -> float | None:
-        return None if math.isnan(share) else share
-
-    return {
-        "scores": {
-            setup: {
-                "mean_ap": finite(score.mean_ap),
-                "mean_precision": dict(zip(map(str, KAPPAS), map(finite, score.mean_precision), strict=True)),
-                "num_queries": score.num_queries,
-            }
-            for setup, score in result.scores.items()
-        }
-    }

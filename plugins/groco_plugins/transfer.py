@@ -1,6 +1,5 @@
 """`groco transfer`: k-NN on other sets than was trained on; the work is `groco_cli.evaluation.transfer`."""
 
-import csv
 import math
 from dataclasses import asdict
 from pathlib import Path
@@ -8,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from groco_cli import console, options
+from groco_cli import console, options, tables
 from groco_cli.errors import GrocoError, UsageError, did_you_mean
-from groco_cli.files import atomic_write, check_writable
 from groco_cli.together import over_processes
 
 if TYPE_CHECKING:
@@ -31,10 +29,9 @@ def transfer(
     linear: Annotated[
         bool, typer.Option("--linear", help="Score a linear classifier on the same features as well.")
     ] = False,
-    paper: Annotated[bool, typer.Option("--paper", help="Print the paper's Table 3 beside it.")] = False,
-    csv_file: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Write the scores as a CSV file.", show_default=False)
-    ] = None,
+    csv_file: options.Csv = None,
+    latex: options.Latex = None,
+    paper: options.Paper = False,
     device: options.Device = None,
     gpus: options.Gpus = None,
     processes: options.Processes = None,
@@ -51,35 +48,31 @@ def transfer(
     from groco_cli.data.sources import data_root as root_of
     from groco_cli.data.sources.transfer import TransferSet
     from groco_cli.engine.run_folder import newest_checkpoint
+    from groco_cli.evaluation import comparison
     from groco_cli.evaluation.knn import check_votes
     from groco_cli.evaluation.processes import number
-    from groco_cli.evaluation.protocol import named_checkpoints, read_encoder
     from groco_cli.evaluation.transfer import TransferScore, evaluate_classifiers, nearest
     from groco_cli.evaluation.transfer_linear import PROTOCOL, linear_classifier, linear_notes
     from groco_cli.evaluation.transfer_table import TABLE_3, csv_rows, notes, table_rows
 
     chosen = devices.choose_device(device or "auto")
     check_votes([k], temperature, max(k, 1))
-    if csv_file:
-        check_writable(csv_file)
+    tables.check_places(csv_file, latex)
     root = root_of(str(data_root or ""))
     opened = _open(sets, root)
     classifiers = {"k-NN": nearest(k, temperature, chosen)}
     if linear:
         classifiers["linear"] = linear_classifier(chosen)
     images = sum(len(one.train) + len(one.test) for one in opened if isinstance(one, TransferSet))
+    compared = comparison.read_compared(comparison.named_checkpoints(checkpoints or [newest_checkpoint()]))
 
     results: dict[str, dict[str, Outcome]] = {}
     encoders: dict[str, dict[str, Any]] = {}
-    for name, path in named_checkpoints(checkpoints or [newest_checkpoint()]).items():
-        encoder = read_encoder(path)
-        about = encoder.metadata
-        console.note(f"checkpoint {path}: {about.arch}, {about.method}, {about.epoch} epochs")
-        about_it = {"checkpoint": str(path), "arch": about.arch, "method": about.method, "epoch": about.epoch}
-        bar, task = console.progress(f"features, {name}", images)
+    for one in compared:
+        bar, task = console.progress(f"features, {one.name}", images)
         with bar:
             by_classifier = evaluate_classifiers(
-                encoder,
+                one.encoder,
                 opened,
                 classifiers,
                 device=chosen,
@@ -87,9 +80,9 @@ def transfer(
                 advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
             )
         for classifier, outcomes in by_classifier.items():
-            column = name if classifier == "k-NN" else f"{name}, {classifier}"
+            column = one.name if classifier == "k-NN" else f"{one.name}, {classifier}"
             results[column] = outcomes
-            encoders[column] = about_it | {"classifier": classifier}
+            encoders[column] = one.record() | {"classifier": classifier}
 
     if number():
         return  # the first process shows and writes the result
@@ -103,27 +96,22 @@ def transfer(
             None,
         ),
     }
-    record = {**facts, "encoders": [about | _scores(results, name) for name, about in encoders.items()]}
+    record = {**facts, "encoders": [about | _scores(results, column) for column, about in encoders.items()]}
     if paper:
         record["paper"] = TABLE_3
     if linear:
         record["linear"] = PROTOCOL
-    shown = console.titled(
-        f"Transfer by k-NN, k = {k}, T {temperature:g}",
-        console.table(*table_rows(results, paper=paper)),
-        "\n".join(
-            [
-                f"features on {facts['device']}; search by {facts['backend'] or 'nothing'}",
-                *([PROTOCOL, *linear_notes(results)] if linear else []),
-                *notes(results, paper=paper),
-            ]
-        ),
-    )
-    console.result(record, shown, as_json=as_json)
-    if csv_file:
-        with atomic_write(csv_file) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(csv_rows(results))
-        console.note(f"scores: {csv_file}")
+    table = tables.of_texts(*table_rows(results, paper=paper))
+    head, *scores = csv_rows(results, paper=paper)
+    title = f"Transfer by k-NN, k = {k}, T {temperature:g}"
+    said = [
+        f"features on {facts['device']}; search by {facts['backend'] or 'nothing'}",
+        *([PROTOCOL, *linear_notes(results)] if linear else []),
+        *notes(results, paper=paper),
+    ]
+    console.result(record, console.titled(title, table.table(), "\n".join(said)), as_json=as_json)
+    spreadsheet = tables.of_texts(head, scores)
+    tables.write(table, csv_file=csv_file, latex=latex, about="\n".join([title, *said]), spreadsheet=spreadsheet)
     _tell_failures(results)
 
 

@@ -1,5 +1,6 @@
 """`groco knn` as it is typed: its votes and its picture (tests/evaluation checks the scores themselves)."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -60,3 +61,86 @@ def test_a_mistake_is_one_line_before_any_work(knn, options, what, remedy, code)
     (line,) = failed.stderr.strip().splitlines()
     assert what in line
     assert remedy in line
+
+
+@pytest.fixture
+def other(tiny, tmp_path) -> Path:
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(tiny.read_bytes())
+    return path
+
+
+def test_several_checkpoints_stand_side_by_side(knn, tiny, other, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    files = ("--csv", str(tmp_path / "knn.csv"), "--latex", str(tmp_path / "knn.tex"))
+    few = (str(other), "--query-size", "4", "--baselines")
+    done = knn(*few, "--k", "1", "--k", "2", "--plot", str(tmp_path / "knn.png"), *files)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "knn.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = ["untrained", "pixels", "tiny", "other"]
+    assert [(row["encoder"], row["k"]) for row in rows] == [(name, k) for k in "12" for name in names]
+    for row in rows:
+        assert int(row["correct"]) / 4 == float(row["top1"])
+        assert f"{100 * float(row['top1']):.2f}" in done.stdout
+    assert (tmp_path / "knn.tex").read_text(encoding="utf-8").count(r"\\") == 1 + len(rows)
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["knn-other.png", "knn-tiny.png"]
+
+    printed = json.loads(knn(*few, "--k", "1", "--json").stdout)
+    assert [one["checkpoint"] for one in printed["encoders"]] == [str(tiny), str(other)]
+    assert printed["encoders"][0]["knn"] == printed["encoders"][1]["knn"]
+    assert float(rows[2]["top1"]) == printed["encoders"][0]["knn"]["1"]["top1"]
+    assert set(printed["baselines"]) == {"untrained", "pixels"}
+    assert not {"checkpoint", "knn"} & set(printed)
+
+
+def test_the_record_of_one_checkpoint_is_flat_too(knn, tiny):
+    printed = json.loads(knn("--k", "3", "--json").stdout)
+    (one,) = printed["encoders"]
+    assert one["checkpoint"] == printed["checkpoint"] == str(tiny)
+    assert one["knn"] == printed["knn"]
+    assert printed["protocol"] == "train/test"
+
+
+def test_bank_and_queries_may_be_two_sources(call_groco, tiny, picture_folder):
+    folder = picture_folder(*(f"a/{kind}/{i}.png" for kind in ("cat", "dog") for i in range(3)), "b/dog/9.png")
+    (folder / "b/cat").mkdir()
+    (folder / "b/cat/1.png").write_bytes((folder / "a/cat/1.png").read_bytes())
+    (folder / "b/dog/9.png").write_bytes((folder / "a/dog/0.png").read_bytes())
+    options = ("--bank", str(folder / "a"), "--queries", str(folder / "b"), "--k", "1", "--device", "cpu", "--json")
+    done = call_groco("knn", str(tiny), *options, "--workers", "0")
+    printed = json.loads(done.stdout)
+    assert (printed["protocol"], printed["bank"], printed["queries"]) == ("bank/queries", 6, 2)
+    assert printed["data"] == f"{folder / 'b'} among {folder / 'a'}"
+    assert printed["knn"]["1"]["correct"] == 2  # each query is a copy of one of its class
+
+
+def test_the_papers_rows_stand_beside_imagenet(call_groco, tiny, picture_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = picture_folder("0.png", "1.png")
+    rows = [f"{folder}/{i % 2}.png,n{i:08},train" for i in range(1000)] + [f"{folder}/0.png,n00000000,val"]
+    (tmp_path / "imagenet.csv").write_text("path,label,split\n" + "\n".join(rows))
+    options = ("--data", str(tmp_path / "imagenet.csv"), "--k", "20", "--paper", "--device", "cpu", "--workers", "0")
+    shown = call_groco("knn", str(tiny), *options, "--csv", str(tmp_path / "knn.csv")).stdout
+    (ours,) = [line for line in shown.splitlines() if "paper: GroCo, 2×224, 400 ep" in line]
+    assert "64.0" in ours
+    assert "not the paper's images: 1 queries here, bank of 1,000" in shown
+    assert '"paper: GroCo, 2×224, 400 ep",20,0.64,,,' in (tmp_path / "knn.csv").read_text(encoding="utf-8")
+    printed = json.loads(call_groco("knn", str(tiny), *options, "--json").stdout)
+    assert printed["paper"][0]["linear"] == [63.8]
+    assert printed["knn"]["20"]["total"] == 1
+
+
+def test_for_other_data_the_paper_has_no_row_and_it_is_said(knn):
+    done = knn("--k", "3", "--paper", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["paper"] == []
+    assert "warning: --paper: the paper's k-NN is on ImageNet" in done.stderr
+    assert "no row for digits" in done.stderr
+
+
+def test_a_query_that_cannot_be_right_is_an_error_before_any_work(knn, call_groco, tiny):
+    failed = knn("--bank-size", "2", "--k", "1")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "which the bank has no image of" in failed.stderr
+    assert "no checkpoint nowhere.pth" in call_groco("knn", str(tiny), "nowhere.pth").stderr

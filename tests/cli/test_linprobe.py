@@ -1,5 +1,6 @@
 """`groco linprobe` as it is typed: a probe from start to end, resumed, and what a mistake looks like."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def test_a_cached_probe_says_what_it_is_and_leaves_its_heads(probe, tmp_path):
 def test_the_published_way_scores_every_held_out_image(probe, tmp_path):
     shown = probe("--epochs", "1", "--batch-size", "2000", "-o", str(tmp_path / "probe"), "--no-cache")
     assert shown.returncode == 0, shown.stderr
-    assert "/360" in shown.stdout
+    assert "360 images" in shown.stdout
     assert "SimSiam's, altered: 1 epochs, batch 2000, 32-pixel pictures" in shown.stderr
     assert "best learning rate" not in shown.stdout
     assert not (tmp_path / "root/features").exists()
@@ -115,3 +116,29 @@ def test_a_probe_is_not_mixed_with_another(probe, checkpoint, tmp_path):
     about = EncoderMetadata(arch="test_resnet", image_size=32, resize=32, data="digits")
     save_checkpoint(checkpoint, create_encoder(about), {})
     assert "has other weights now" in probe("--resume", "-o", out).stderr
+
+
+def test_several_checkpoints_are_probed_and_compared(probe, checkpoint, tmp_path):
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(checkpoint.read_bytes())
+    out = tmp_path / "probes"
+    options = ("--cached", "--epochs", "1", "--batch-size", "1000", "--lr", "1", "--lr", "10", "--json")
+    shown = probe(str(other), *options, "-o", str(out), "--csv", str(tmp_path / "probes.csv"), "--paper")
+    assert shown.returncode == 0, shown.stderr
+    assert "the paper's linear probe is on ImageNet" in shown.stderr
+    printed = json.loads(shown.stdout)
+    assert [one["output"] for one in printed["encoders"]] == [str(out / "tiny"), str(out / "other")]
+    scores = [[{**score, "head": ""} for score in one["scores"]] for one in printed["encoders"]]
+    assert scores[0] == scores[1]  # the same weights, the same seed
+    assert all((out / name / "head-lr10.safetensors").exists() for name in ("tiny", "other"))
+    with (tmp_path / "probes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["encoder"], float(row["learning_rate"])) for row in rows] == [
+        ("tiny", 1),
+        ("tiny", 10),
+        ("other", 1),
+        ("other", 10),
+    ]
+    assert [float(row["top1"]) for row in rows[:2]] == [score["top1"] for score in scores[0]]
+    failed = probe(str(other), "--resume", "-o", str(out / "tiny"))
+    assert "--resume goes on with one probe" in failed.stderr

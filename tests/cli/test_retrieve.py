@@ -84,6 +84,8 @@ def test_everything_is_said(call_groco, tiny, small_set, monkeypatch):
     ):
         assert said in shown.stdout
     assert "altered" not in shown.stdout
+    beside = call_groco("retrieve", str(tiny), *small_set, "--paper")
+    assert "--paper: the paper's retrieval is on roxford5k and rparis6k, it has no row for" in beside.stderr
 
 
 def test_every_setting_can_be_changed_and_is_said_to_be(call_groco, tiny, small_set, picture_folder):
@@ -158,6 +160,13 @@ def test_the_published_set_is_found_below_its_root(call_groco, tiny, picture_fol
     shown = call_groco("retrieve", str(tiny), *options)
     assert shown.returncode == 0, shown.stderr
     assert "Retrieval on rparis6k: 1 queries" in shown.stdout
+    assert "paper" not in shown.stdout
+    files = ("--paper", "--latex", str(tmp_path / "paris.tex"))
+    beside = call_groco("retrieve", str(tiny), *options, *files)
+    assert "paper: Table 2" in beside.stdout
+    assert r"paper: GroCo, 400 epochs & medium & 54.95 &" in (tmp_path / "paris.tex").read_text(encoding="utf-8")
+    printed = json.loads(call_groco("retrieve", str(tiny), *options, "--paper", "--json").stdout)
+    assert printed["paper"]["GroCo, 400 epochs"] == {"medium": 54.95, "hard": 26.26}
     assert "dino, 512 pixels, scales 1, 0.7071, 0.5, queries whole" in shown.stdout
 
 

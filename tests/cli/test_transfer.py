@@ -121,6 +121,10 @@ def test_the_table_says_it_all(transfer, root):
     assert "71.0" in lines["dtd"]
     assert "missing" in lines["pets"]
     assert "80.6" in lines["pets"]
+    files = ("--csv", str(root / "t.csv"), "--latex", str(root / "t.tex"))
+    assert transfer("--paper", "--sets", "dtd", *files).returncode == 0
+    assert "paper: GroCo,dtd,printed,,,,,0.71" in (root / "t.csv").read_text(encoding="utf-8")
+    assert r"dtd & 100.00 & 100.00 & 68.7 &" in (root / "t.tex").read_text(encoding="utf-8")
     assert f"{(81.2 + 71.0 + 74.6) / 3:.2f}" in lines["average"]
 
 
@@ -166,7 +170,7 @@ def test_several_checkpoints_stand_side_by_side(transfer, tiny, tmp_path):
         ("tiny", "dtd", 1),
         ("other", "dtd", 1),
     ]
-    assert f"scores: {tmp_path / 'new/scores.csv'}" in done.stderr
+    assert f"table: {tmp_path / 'new/scores.csv'}" in done.stderr
 
 
 def test_a_damaged_set_is_a_line_and_the_others_are_scored(transfer, root):

@@ -1,0 +1,129 @@
+"""Checkpoints that are compared: read before the long work begins, told apart by name, described for --json."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groco_cli import console
+from groco_cli.data.sources import Dataset
+from groco_cli.errors import UsageError
+from groco_cli.evaluation.paper import PaperRow, imagenet_rows, is_imagenet, row_of_recipe
+from groco_cli.evaluation.protocol import pixels, read_encoder, untrained
+from groco_cli.models import Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """A checkpoint among those compared.
+
+    Args:
+        name: What tells it from the others.
+        path: Its file.
+        encoder: What is in it.
+    """
+
+    name: str
+    path: Path
+    encoder: Encoder
+
+    def record(self) -> dict[str, Any]:
+        """What it is, for --json."""
+        about = self.encoder.metadata
+        return {"checkpoint": str(self.path), "arch": about.arch, "method": about.method, "epoch": about.epoch}
+
+
+def named_checkpoints(paths: Sequence[Path]) -> dict[str, Path]:
+    """Checkpoints by as many last parts of their paths as tell them apart.
+
+    Args:
+        paths: At least one; what is given twice is taken once.
+    """
+    paths = list(dict.fromkeys(paths))
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = {"/".join(path.with_suffix("").parts[-depth:]): path for path in paths}
+        if len(names) == len(paths):
+            return names
+    return {str(path): path for path in paths}
+
+
+def read_compared(paths: Mapping[str, Path]) -> list[Compared]:
+    """Read all checkpoints, and say on stderr what each is: that one is bad should not be found out hours later.
+
+    Args:
+        paths: By what each is called.
+
+    Raises:
+        UsageError: If there is no such file.
+        GrocoError: If one holds no whole encoder.
+    """
+    compared = [Compared(name=name, path=path, encoder=read_encoder(path)) for name, path in paths.items()]
+    for one in compared:
+        console.note("checkpoint {checkpoint}: {arch}, {method}, {epoch} epochs".format(**one.record()))
+    return compared
+
+
+def trained_on(compared: Sequence[Compared]) -> str:
+    """The data that all were trained on.
+
+    Raises:
+        UsageError: If one does not say, or they were trained on different data.
+    """
+    first = compared[0]
+    for one in compared:
+        data = one.encoder.metadata.data
+        if not data:
+            raise UsageError(f"{one.path} does not say what it was trained on", "give --data")
+        if data != first.encoder.metadata.data:
+            raise UsageError(
+                f"{first.path} was trained on {first.encoder.metadata.data}, {one.path} on {data}",
+                "give --data, to compare them on the same",
+            )
+    return first.encoder.metadata.data
+
+
+def baselines(compared: Sequence[Compared]) -> dict[str, Encoder]:
+    """What training has to beat: each architecture with random weights, and the pixels as each encoder sees them."""
+    random: dict[tuple[Any, ...], Compared] = {}
+    plain: dict[tuple[Any, ...], Compared] = {}
+    for one in compared:
+        about = one.encoder.metadata
+        sight = about.image_size, about.resize, about.mean, about.std
+        plain.setdefault(sight, one)
+        random.setdefault((about.arch, about.stem, about.attention_heads, *sight), one)
+    return {
+        f"{label}, as for {one.name}" if len(kinds) > 1 else label: make(one.encoder.metadata)
+        for label, kinds, make in (("untrained", random, untrained), ("pixels", plain, pixels))
+        for one in kinds.values()
+    }
+
+
+def paper_rows(compared: Sequence[Compared], dataset: Dataset, measure: str) -> list[PaperRow]:
+    """The paper's rows for what is compared; none, and a warning on stderr, where the data are not ImageNet.
+
+    Args:
+        compared: At least one.
+        dataset: What they are measured on.
+        measure: What the warning calls it: "k-NN".
+    """
+    if is_imagenet(dataset):
+        return imagenet_rows([one.encoder.metadata for one in compared])
+    console.warn(f"--paper: the paper's {measure} is on ImageNet (1,000 classes); it has no row for {dataset.name}")
+    return []
+
+
+def with_record_of_one(facts: Mapping[str, Any], encoders: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The record of a comparison for --json: under "encoders", and where there is but one, at the top as well.
+
+    Args:
+        facts: What all have in common.
+        encoders: What each is, and its scores.
+    """
+    (first, *others) = encoders
+    return {**({} if others else first), **facts, "encoders": list(encoders)}
+
+
+def recipe_notes(compared: Sequence[Compared]) -> list[str]:
+    """A line for each encoder whose recipe is one of the paper's rows."""
+    rows = {one.name: row_of_recipe(one.encoder.metadata) for one in compared}
+    return [f"{name} began from recipe {row.recipe}: {row.title}" for name, row in rows.items() if row]
