@@ -1,19 +1,35 @@
 """Every loss learns from real photographs: 2,048 of CIFAR-10, six short epochs, against the untrained encoder."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
-from groco_cli.engine import pretrain
+from groco_cli.data.sources import Dataset, first, open_dataset
+from groco_cli.engine import pretrain, trainer
 from groco_cli.engine.configuration import resolve
 from groco_cli.engine.metrics import read_metrics
 from groco_cli.engine.run_folder import RunFolder
 
-# Measured: from 19.7 % untrained to 35.8, 29.8 and 35.2 %. On 10,000 test images one standard error is 0.5 points.
+# Measured on all 10,000 test images: from 19.7 % untrained to 35.8, 29.8 and 35.2 %. On a fifth of them, which are
+# tested here for time, one standard error is 1.1 points.
 MARGIN = 0.06
+TESTED = 2000
+
+
+@pytest.fixture
+def fewer_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(name: str, root: Path) -> Dataset:
+        whole = open_dataset(name, root)
+        assert whole.test is not None
+        return replace(whole, test=first(whole.test, TESTED))
+
+    monkeypatch.setattr(trainer, "open_dataset", opened)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("loss", "learning_rate"), [("groco", 160.0), ("infonce", 0.1), ("triplet", 4.0)])
-def test_knn_on_cifar10_beats_the_untrained_encoder(cifar_root, tmp_path, loss, learning_rate):
+def test_knn_on_cifar10_beats_the_untrained_encoder(cifar_root, fewer_tested, tmp_path, loss, learning_rate):
     settings = resolve(
         "cifar10-quick",
         None,
