@@ -38,6 +38,13 @@ def knn(
             metavar="FILE", help="Draw queries and what is nearest them (.png, .svg, .pdf).", show_default=False
         ),
     ] = None,
+    index: options.Index = "exact",
+    half: options.Half = False,
+    search_memory: options.SearchMemory = "1GB",
+    search_gpus: options.SearchGPUs = 1,
+    ivf_above: options.IVFAbove = 0,
+    ivf_lists: options.IVFLists = 0,
+    ivf_probes: options.IVFProbes = 0,
     device: options.Device = None,
     workers: options.Workers = None,
     as_json: options.Json = False,
@@ -55,10 +62,20 @@ def knn(
     from groco_cli.data.sources import data_root as root_of
     from groco_cli.data.sources import first, open_dataset
     from groco_cli.engine.run_folder import newest_checkpoint
+    from groco_cli.evaluation.index import IndexOptions, parse_bytes
     from groco_cli.evaluation.knn import KS, TEMPERATURE
     from groco_cli.evaluation.protocol import evaluate_knn, pixels, read_encoder, untrained
 
     chosen = devices.choose_device(device or "auto")
+    search = IndexOptions(
+        kind=index,
+        ivf_above=ivf_above,
+        lists=ivf_lists,
+        probes=ivf_probes,
+        half=half,
+        gpus=search_gpus,
+        memory=parse_bytes(search_memory),
+    )
     if uniform and temperature is not None:
         raise UsageError("--temperature weighs votes, --uniform counts them", "leave one of them out")
     weighing = math.inf if uniform else TEMPERATURE if temperature is None else temperature
@@ -93,6 +110,7 @@ def knn(
                 temperature=weighing,
                 device=chosen,
                 workers=default_workers(chosen) if workers is None else workers,
+                options=search,
                 advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
             )
 
@@ -107,6 +125,7 @@ def knn(
         "temperature": weighing if math.isfinite(weighing) else None,
         "device": devices.describe(chosen),
         "backend": result.backend,
+        "recall": result.neighbours.recall,
         "figure": plot and str(plot),
     }
     scores = {label: {str(n): asdict(score) for n, score in one.scores.items()} for label, one in results.items()}
