@@ -69,6 +69,22 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", min=0, help="Processes that decode images.", show_default="from the cores"),
 ]
+
+# The search for nearest neighbours: `groco_cli.evaluation.index.IndexOptions`.
+Index = Annotated[
+    str, typer.Option("--index", help="exact, or ivf: only the nearest lists of the bank (FAISS, on the CPU).")
+]
+Half = Annotated[bool, typer.Option("--half", help="Search in fp16, summed in float32; on CUDA GPUs.")]
+SearchMemory = Annotated[
+    str, typer.Option("--search-memory", metavar="BYTES", help="What a search may take beside the bank.")
+]
+SearchGPUs = Annotated[int, typer.Option("--search-gpus", help="Spread the bank over so many GPUs.")]
+IVFAbove = Annotated[int, typer.Option("--ivf-above", help="With ivf: search banks of up to so many exactly.")]
+IVFLists = Annotated[int, typer.Option("--ivf-lists", help="With ivf: lists of the bank.", show_default="4 √n")]
+IVFProbes = Annotated[
+    int, typer.Option("--ivf-probes", help="With ivf: lists searched for a query.", show_default="one in 16")
+]
+
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of all randomness.", show_default="0")]
 Recipe = Annotated[
     str | None, typer.Option(help="Named settings to start from.", show_default="the usual one for the data")

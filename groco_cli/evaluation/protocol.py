@@ -11,6 +11,7 @@ from groco_cli import console
 from groco_cli.data.sources import Dataset, Source
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.evaluation.features import extract_features
+from groco_cli.evaluation.index import IndexOptions, choose_library
 from groco_cli.evaluation.knn import KNNScore, Neighbours, check_votes, find_neighbours, score_neighbours
 from groco_cli.models import Encoder, EncoderMetadata, create_encoder, load_encoder
 from groco_cli.models.containers import CheckpointError
@@ -92,6 +93,7 @@ def evaluate_knn(
     device: torch.device,
     workers: int,
     on_bad_image: str = "error",
+    options: IndexOptions | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> KNNResult:
     """Classify a data set's test images by its training images, or each image by all others where none are held out.
@@ -104,10 +106,12 @@ def evaluate_knn(
         device: Where features are computed and neighbours searched.
         workers: Processes that decode.
         on_bad_image: "error", or "skip" to leave images out that cannot be decoded.
+        options: How to search; None for exactly.
         advance: Called with the number of images done, batch by batch.
     """
     check_labels(dataset)
     check_votes(ks, temperature, len(dataset.train) - (dataset.test is None))
+    choose_library(options or IndexOptions(), max(ks) + (dataset.test is None), device=device)
 
     def labelled_features(source: Source) -> tuple[torch.Tensor, torch.Tensor]:
         features = extract_features(
@@ -119,7 +123,7 @@ def evaluate_knn(
 
     bank, bank_labels = labelled_features(dataset.train)
     queries, labels = (None, bank_labels) if dataset.test is None else labelled_features(dataset.test)
-    neighbours = find_neighbours(bank, queries, max(ks), device=device)
+    neighbours = find_neighbours(bank, queries, max(ks), device=device, options=options)
     scores = score_neighbours(neighbours, bank_labels, labels, ks=ks, temperature=temperature)
     return KNNResult(
         scores=scores,

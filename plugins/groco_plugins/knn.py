@@ -57,6 +57,13 @@ def knn(
     csv_file: options.Csv = None,
     latex: options.Latex = None,
     paper: options.Paper = False,
+    index: options.Index = "exact",
+    half: options.Half = False,
+    search_memory: options.SearchMemory = "1GB",
+    search_gpus: options.SearchGPUs = 1,
+    ivf_above: options.IVFAbove = 0,
+    ivf_lists: options.IVFLists = 0,
+    ivf_probes: options.IVFProbes = 0,
     device: options.Device = None,
     gpus: options.Gpus = None,
     processes: options.Processes = None,
@@ -76,6 +83,7 @@ def knn(
     from groco_cli.data.sources import data_root as root_of
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison
+    from groco_cli.evaluation.index import IndexOptions, parse_bytes
     from groco_cli.evaluation.knn import KS, TEMPERATURE
     from groco_cli.evaluation.knn_sources import (
         check_bank_shows_all,
@@ -88,6 +96,15 @@ def knn(
     from groco_cli.evaluation.protocol import evaluate_knn
 
     chosen = devices.choose_device(device or "auto")
+    search = IndexOptions(
+        kind=index,
+        ivf_above=ivf_above,
+        lists=ivf_lists,
+        probes=ivf_probes,
+        half=half,
+        gpus=search_gpus,
+        memory=parse_bytes(search_memory),
+    )
     if uniform and temperature is not None:
         raise UsageError("--temperature weighs votes, --uniform counts them", "leave one of them out")
     weighing = math.inf if uniform else TEMPERATURE if temperature is None else temperature
@@ -112,6 +129,7 @@ def knn(
                 temperature=weighing,
                 device=chosen,
                 workers=default_workers(chosen) if workers is None else workers,
+                options=search,
                 advance=lambda count: bar.advance(task, count),
             )
 
@@ -131,6 +149,7 @@ def knn(
         "temperature": weighing if math.isfinite(weighing) else None,
         "device": devices.describe(chosen),
         "backend": result.backend,
+        "recall": result.neighbours.recall,
     }
     encoders = [
         one.record() | {"knn": _scores(results[one.name]), "figure": place and str(place)}

@@ -47,9 +47,36 @@ def test_a_picture_is_drawn(knn, tmp_path):
     assert json.loads(knn("--k", "5", "--json").stdout)["figure"] is None
 
 
+def test_a_search_that_this_machine_cannot_do_is_told_before_the_pictures_are_read(knn, monkeypatch):
+    monkeypatch.setattr("groco_cli.evaluation.protocol.extract_features", None)
+    failed = knn("--half")
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert "--half and --search-gpus are for CUDA GPUs, not cpu" in failed.stderr.strip().splitlines()[-1]
+
+
+def test_what_searched_is_said_and_an_inexact_search_says_its_recall(knn, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    exact, every, some = (
+        json.loads(knn("--k", "20", "--json", *more).stdout)
+        for more in (
+            ("--search-memory", "100MB"),
+            ("--index", "ivf", "--ivf-lists", "4", "--ivf-probes", "4"),
+            ("--index", "ivf", "--ivf-lists", "4", "--ivf-probes", "1"),
+        )
+    )
+    assert (exact["backend"], exact["recall"]) == ("FAISS IndexFlatIP, exact, CPU", None)
+    assert (every["recall"], every["knn"]) == (1.0, exact["knn"])
+    assert 0 < some["recall"] < 1
+    shown = knn("--k", "20", "--index", "ivf", "--ivf-lists", "4", "--ivf-probes", "1").stdout
+    assert f"recall@20 {100 * some['recall']:.2f} % (60 queries)" in shown
+
+
 @pytest.mark.parametrize(
     ("options", "what", "remedy", "code"),
     [
+        (["--index", "hnsw"], "--index hnsw: no such index", "exact, ivf", 2),
+        (["--search-memory", "lots"], "--search-memory lots: not an amount", "2GB", 2),
+        (["--search-memory", "1KB"], "--search-memory 1000 is too little", "64000000 or more", 2),
         (["--uniform", "--temperature", "0.1"], "--uniform counts", "leave one", 2),
         (["--plot", "knn.bmp"], "--plot knn.bmp has no known ending", ".png, .svg, .pdf", 2),
         (["--plot", "/dev/null/knn.png"], "cannot write /dev/null/knn.png", "choose another place", 1),

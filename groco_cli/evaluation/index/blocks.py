@@ -1,0 +1,64 @@
+"""Banks and queries in blocks, so that a search keeps to its memory."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from groco_cli.errors import UsageError
+
+_BLOCK_BYTES = 64 * 2**20  # of features in float32
+
+
+def blocks(total: int, size: int) -> list[slice]:
+    """Consecutive slices of at most `size`."""
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def feature_blocks(features: Tensor) -> list[slice]:
+    """Consecutive slices of features [n, D], few enough at once that copies of them hardly count."""
+    return blocks(len(features), max(1, _BLOCK_BYTES // (4 * features.shape[1] or 1)))
+
+
+def unit(features: Tensor) -> Tensor:
+    """Features [n, D] of any type at length one, float32; zeros stay zero."""
+    return F.normalize(features.float(), dim=1)
+
+
+def result_bytes(k: int) -> int:
+    """What the neighbours of a query take while they are merged and sorted: a few copies of 4 + 8 bytes each."""
+    return 6 * 12 * k
+
+
+def queries_at_once(memory: int, *, fixed: int, each: int) -> int:
+    """How many queries fit.
+
+    Args:
+        memory: All there is, bytes.
+        fixed: What is taken however many there are.
+        each: What one query takes.
+
+    Raises:
+        UsageError: If not even one does.
+    """
+    if memory < fixed + each:
+        megabytes = -(-(fixed + each) // 10**6)
+        raise UsageError(
+            f"--search-memory {memory:,} bytes: a single query takes {fixed + each:,}",
+            f"type --search-memory {megabytes}MB or more",
+        )
+    return (memory - fixed) // each
+
+
+def in_order(similarities: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Neighbours [q, k] nearest first, equally near ones by their row."""
+    rows, places = rows.sort(dim=1)
+    similarities, order = similarities.gather(1, places).sort(dim=1, descending=True, stable=True)
+    return similarities, rows.gather(1, order)
+
+
+def joined(parts: list[tuple[Tensor, Tensor]], k: int) -> tuple[Tensor, Tensor]:
+    """The neighbours of all blocks of queries, each in order."""
+    if not parts:
+        return torch.empty(0, k), torch.empty(0, k, dtype=torch.int64)
+    similarities, rows = zip(*(in_order(*part) for part in parts), strict=True)
+    return torch.cat(similarities), torch.cat(rows)
