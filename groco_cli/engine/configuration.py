@@ -16,7 +16,7 @@ from groco_cli.errors import UsageError, did_you_mean
 Overrides = Mapping[str, Mapping[str, Any]]  # section → name → value
 
 # Where a run goes on and what is kept of it: no weight depends on these, so they may change when it is resumed.
-_PLACES = {"device", "output", "gpus", "processes", "nodes", "rdzv", "process_timeout", "log_to"}
+_PLACES = {"device", "compile", "output", "gpus", "processes", "nodes", "rdzv", "process_timeout", "log_to"}
 _FREE = {"data": {"data_root", "workers"}, "run": {*_PLACES, "save_every", "keep", "milestones"}}
 
 

@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from groco_cli import devices
 from groco_cli.engine.checkpoint import TrainingState
+from groco_cli.engine.compiling import compile_networks
 from groco_cli.engine.configuration import binding
 from groco_cli.engine.methods import Compared, Method
 from groco_cli.engine.objective import build_method
@@ -106,6 +107,8 @@ def build_step(settings: PretrainSettings, loss: ViewLoss, processes: Processes,
     torch.manual_seed(settings.run.seed)
     model = processes.together(build_method(settings)).to(memory_format=torch.channels_last).to(device)
     _check_statistics(settings, model, processes)
+    if settings.run.compile:
+        compile_networks(model)
     state = TrainingState(
         model,
         OPTIMIZERS[optim.optimizer](model, optim.peak_learning_rate, optim.momentum, optim.weight_decay),

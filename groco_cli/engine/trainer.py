@@ -1,6 +1,6 @@
 """Pre-training, from settings to a run's folder; the loop reads top to bottom."""
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from groco_cli.data.sources import Dataset, Source, data_root, first, open_datas
 from groco_cli.data.transforms import Normalisation
 from groco_cli.engine.announcement import announce
 from groco_cli.engine.checkpoint import TrainingState
+from groco_cli.engine.compiling import compiler_explained, uncompiled
 from groco_cli.engine.configuration import to_toml
 from groco_cli.engine.curves import draw_curves
 from groco_cli.engine.interrupt import Interrupted, StopRequest
@@ -124,6 +125,7 @@ class _Run:
         sinks = open_sinks(self.settings, self.folder.path, state.step) if first else []
         with (
             dead_workers_explained(),
+            compiler_explained(),
             closing(MetricsLog(self.folder.metrics, self.saver.kept, sinks) if first else NoLog()) as metrics,
             StopRequest() as stop,
             Report(state.step, total, epochs) as report,
@@ -187,7 +189,10 @@ class _Run:
 
     def _score(self, metrics: MetricsLog | NoLog, epoch: int) -> str:
         """The k-NN score of the curve, where there are labels; the first process's work."""
-        score = self.monitor.score(self.step.model.encoder) if self.monitor and self.processes.is_first else None
+        score = None
+        if self.monitor and self.processes.is_first:
+            with uncompiled() if self.settings.run.compile else nullcontext():
+                score = self.monitor.score(self.step.model.encoder)
         self.processes.wait()
         if score is None:
             return ""

@@ -96,6 +96,9 @@ def pretrain(
     ] = None,
     device: options.Device = None,
     precision: options.Precision = None,
+    compile: Annotated[
+        bool | None, setting("Have torch.compile make kernels for the networks.", "--compile/--no-compile")
+    ] = None,
     data_root: options.DataRoot = None,
     workers: options.Workers = None,
     seed: options.Seed = None,

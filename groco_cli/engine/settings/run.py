@@ -17,6 +17,7 @@ class RunSettings:
         output: The run's folder; "" for the next free one under runs/.
         device: "auto", "cpu", "cuda", "cuda:N" or "mps".
         precision: "auto", "fp32", "bf16" or "fp16".
+        compile: Whether torch.compile makes kernels for the networks; see `compiling`.
         seed: Of weights, order and views.
         save_every: How often everything is saved: "1" (epochs), "500steps" or "10min"; at the end in any case.
         keep: States kept to go on from, the newest ones.
@@ -34,6 +35,7 @@ class RunSettings:
     output: str = ""
     device: str = "auto"
     precision: str = "auto"
+    compile: bool = False
     seed: int = 0
     save_every: str = "1"
     keep: int = 2
