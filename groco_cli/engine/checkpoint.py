@@ -32,7 +32,7 @@ class TrainingState:
         scaler: Of fp16; disabled otherwise.
         settings: What a run that goes on from here must have in common; see `configuration.binding`.
         step: Steps done.
-        overflows: Steps of fp16 that changed nothing, as their gradients were too large for it.
+        overflows: Steps of fp16 that changed nothing, as their gradients were too large for it; counted on the device.
     """
 
     model: nn.Module
@@ -40,14 +40,14 @@ class TrainingState:
     scaler: GradScaler
     settings: Mapping[str, Any] = field(default_factory=dict)
     step: int = 0
-    overflows: int = 0
+    overflows: int | Tensor = 0
 
     def save(self, path: Path) -> None:
         """Write everything, random states too."""
         state = {
             "settings": dict(self.settings),
             "step": self.step,
-            "overflows": self.overflows,
+            "overflows": int(self.overflows),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -82,6 +82,9 @@ class TrainingState:
                 )
         try:
             self.model.load_state_dict(stored["model"])
+            for group, own in zip(stored["optimizer"]["param_groups"], self.optimizer.param_groups, strict=False):
+                if "fused" in own:  # by which kernels it steps is for this device and version to say
+                    group["fused"] = own["fused"]
             self.optimizer.load_state_dict(stored["optimizer"])
             self.scaler.load_state_dict(stored["scaler"])
             torch.set_rng_state(stored["random"])

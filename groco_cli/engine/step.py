@@ -84,11 +84,16 @@ class TrainingStep:
         optimizer, scaler = self.state.optimizer, self.state.scaler
         for group in optimizer.param_groups:
             group["lr"] = rate
-        scale = scaler.get_scale()
+        before = self._scale()
         scaler.step(optimizer)
         scaler.update()
-        self.state.overflows += scaler.get_scale() < scale  # lowered: fp16 left this step out
+        if scaler.is_enabled():
+            self.state.overflows = self.state.overflows + (self._scale() < before)  # lowered: this step was left out
         optimizer.zero_grad(set_to_none=True)  # now, so that the next forward pass has their memory
+
+    def _scale(self) -> Tensor:
+        """The scaler's factor; `get_scale` would wait for the device."""
+        return self.state.scaler.scale(torch.ones((), device=self._processes.device))
 
 
 def build_step(settings: PretrainSettings, loss: ViewLoss, processes: Processes, precision: str) -> TrainingStep:

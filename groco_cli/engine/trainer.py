@@ -183,7 +183,7 @@ class _Run:
                 "negative_similarity": negative.item(),
                 "images_per_second": pace.images_per_second,
                 "waiting": pace.waiting,
-                **({"overflows": self.state.overflows} if self.state.scaler.is_enabled() else {}),
+                **({"overflows": int(self.state.overflows)} if self.state.scaler.is_enabled() else {}),
             },
         )
 

@@ -47,6 +47,25 @@ def test_everything_comes_back_random_numbers_too(saved):
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.parametrize("fused_before", [False, True])
+def test_by_which_kernels_it_steps_is_for_the_present_optimiser_to_say(tmp_path, fused_before):
+    states = []
+    for fused in (fused_before, not fused_before):
+        model = nn.Linear(5, 3)
+        optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
+        states.append(TrainingState(model, optimizer, torch.amp.GradScaler("cpu", enabled=False)))
+    for state in states:
+        state.model(torch.ones(4, 5)).sum().backward()
+        state.optimizer.step()
+    states[0].save(tmp_path / "state.pt")
+    states[1].load(tmp_path / "state.pt")
+    assert states[1].optimizer.param_groups[0]["fused"] is not fused_before
+    for state in states:
+        state.optimizer.step()
+    assert states[1].optimizer.state_dict()["state"][0]["step"] == 2
+    torch.testing.assert_close(states[1].model.weight, states[0].model.weight)
+
+
 def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing(saved):
     state, path = saved
     whole, noticed = path.read_bytes(), []

@@ -43,5 +43,43 @@ def test_lars_scales_matrices_by_their_trust_ratio(weight_decay):
     torch.testing.assert_close(stepped("lars", weight_decay)[0], expected)
 
 
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_step_in_one_kernel_is_that_of_each_weight_by_itself(name):
+    fused, plain = model(), model()
+    optimizers = [OPTIMIZERS[name](fused, 0.1, 0.9, 0.01), OPTIMIZERS[name](plain, 0.1, 0.9, 0.01)]
+    assert optimizers[0].defaults["fused"]
+    optimizers[1].param_groups[0].update(fused=False, foreach=False)
+    for step in range(3):
+        for optimizer, made in zip(optimizers, (fused, plain), strict=True):
+            for number, p in enumerate(made.parameters()):
+                p.grad = torch.full_like(p, step - number)
+            optimizer.step()
+    for one, other in zip(fused.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_no_kernel_is_asked_for_where_there_is_none():
+    assert not OPTIMIZERS["adamw"](model().to("meta"), 0.1, 0.9, 0.0).defaults["fused"]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_overflow_in_the_first_step_leaves_the_momentum_at_zero(name, monkeypatch):
+    monkeypatch.setattr(torch, "empty_like", lambda tensor, **_: torch.full_like(tensor, 1e9))  # what memory may hold
+    made, spared = model(), model()
+    results = []
+    for network, gradients in ((made, (float("inf"), 1.0)), (spared, (1.0,))):
+        optimizer = OPTIMIZERS[name](network, 0.1, 0.9, 0.0)
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        for gradient in gradients:
+            scaler.scale(torch.ones(1))
+            for p in network.parameters():
+                p.grad = torch.full_like(p, gradient) * scaler.get_scale()
+            scaler.step(optimizer)
+            scaler.update()
+        results.append([p.detach() for p in network.parameters()])
+    for after_overflow, alone in zip(*results, strict=True):
+        torch.testing.assert_close(after_overflow, alone)
+
+
 def test_adamw_takes_momentum_as_its_first_beta():
     assert OPTIMIZERS["adamw"](model(), 0.1, 0.8, 0.0).defaults["betas"] == (0.8, 0.999)
