@@ -55,7 +55,7 @@ class TrainingStep:
         rate: float,
         done: Callable[[str], None] | None = None,
     ) -> tuple[Tensor, Compared]:
-        """Take a step; it waits for nothing on the device.
+        """Take a step, reading nothing from the device that would have to be waited for.
 
         Args:
             views: This process's part of a batch, ready for the encoder, one tensor [B, 3, size, size] a view.

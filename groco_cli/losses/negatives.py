@@ -20,8 +20,9 @@ def positive_similarities(embeddings: Embeddings, view: int, positive_views: int
     Returns:
         [B, K], in the order of the views; K is `positive_views`, less one where the anchors are among them.
     """
-    partners = [v for v in range(positive_views) if v != view]
-    return torch.einsum("bd,kbd->bk", embeddings.anchors[view], embeddings.own[partners])
+    own = embeddings.own.unbind()  # an index made of a list would be copied to a GPU, and wait for it
+    partners = torch.stack([own[v] for v in range(positive_views) if v != view])
+    return torch.einsum("bd,kbd->bk", embeddings.anchors[view], partners)
 
 
 def negative_similarities(
