@@ -119,6 +119,8 @@ def evaluate_knn(
         )
         good = features.isfinite().all(dim=1)
         assert source.labels is not None
+        if good.all():
+            return features, source.labels  # a bank may be too large to be in memory twice
         return features[good], source.labels[good]
 
     bank, bank_labels = labelled_features(dataset.train)

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_Pair = tuple[int, int]
+
 
 class SmallMapConv2d(nn.Conv2d):
     """`Conv2d`, its weights and results, computed as a matrix product where the map is small."""
@@ -25,21 +27,15 @@ class SmallMapConv2d(nn.Conv2d):
         kernel_height, kernel_width = self.kernel_size
         if height * width > kernel_height * kernel_width:
             return super().forward(input)
-        padding = cast("tuple[int, int]", self.padding)  # never the name of a mode: see below
-        rows = _taps(height, kernel_height, self.stride[0], padding[0], self.dilation[0])
-        columns = _taps(width, kernel_width, self.stride[1], padding[1], self.dilation[1])
-        # One tap for each pair of places; behind the last tap stands a zero, for pairs that none joins.
-        taps = [
-            row[y] * kernel_width + column[x] if row[y] >= 0 and column[x] >= 0 else kernel_height * kernel_width
-            for row, column in product(rows, columns)
-            for y, x in product(range(height), range(width))
-        ]
+        padding = cast("_Pair", self.padding)  # never the name of a mode: see below
+        shape = (height, width), self.kernel_size, self.stride, padding, self.dilation
+        rows, columns = (_outputs(*axis) for axis in zip(*shape, strict=True))
         blocks = F.pad(self.weight.flatten(2).permute(2, 0, 1), (0, 0, 0, 0, 0, 1))  # [taps + 1, out, in]
-        blocks = blocks.index_select(0, torch.tensor(taps, device=input.device))
+        blocks = blocks.index_select(0, _taps(*shape, input.device))
         matrix = blocks.view(-1, height * width, *blocks.shape[1:]).transpose(1, 2)  # [outputs, out, inputs, in]
         pixels = input.permute(0, 2, 3, 1).flatten(1)  # as they lie in channels-last memory
         output = F.linear(pixels, matrix.flatten(2).flatten(0, 1))
-        output = output.view(len(input), len(rows), len(columns), self.out_channels)
+        output = output.view(len(input), rows, columns, self.out_channels)
         return (output if self.bias is None else output + self.bias).permute(0, 3, 1, 2)
 
 
@@ -52,8 +48,29 @@ def multiply_small_maps(model: nn.Module) -> None:
 
 
 @lru_cache(maxsize=1024)
-def _taps(size: int, kernel: int, stride: int, padding: int, dilation: int) -> list[list[int]]:
+def _taps(
+    map_size: _Pair, kernel: _Pair, stride: _Pair, padding: _Pair, dilation: _Pair, device: torch.device
+) -> Tensor:
+    """The tap that joins each pair of an output and an input place, int64 [outputs · inputs], kept on the device.
+
+    Behind the last tap stands a zero, for pairs that none joins.
+    """
+    rows, columns = (_along(*axis) for axis in zip(map_size, kernel, stride, padding, dilation, strict=True))
+    taps = [
+        row[y] * kernel[1] + column[x] if row[y] >= 0 and column[x] >= 0 else kernel[0] * kernel[1]
+        for row, column in product(rows, columns)
+        for y, x in product(range(map_size[0]), range(map_size[1]))
+    ]
+    with torch.inference_mode(False):  # training wants it too
+        return torch.tensor(taps, device=device)
+
+
+def _along(size: int, kernel: int, stride: int, padding: int, dilation: int) -> list[list[int]]:
     """The tap of a kernel that joins an output place to an input place along one axis, -1 for none; [outputs][size]."""
-    outputs = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
     of_offset = {tap * dilation: tap for tap in range(kernel)}
+    outputs = _outputs(size, kernel, stride, padding, dilation)
     return [[of_offset.get(i + padding - o * stride, -1) for i in range(size)] for o in range(outputs)]
+
+
+def _outputs(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
