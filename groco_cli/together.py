@@ -21,7 +21,7 @@ def over_processes(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def typed(**given: Any) -> None:
-        from groco_cli.data.loader import default_workers
+        from groco_cli.data.pool import default_workers
         from groco_cli.launch import LaunchSettings, started
         from groco_cli.processes import joined
 

@@ -7,42 +7,31 @@ A view depends on (seed, epoch, image, view) alone: not on the batch, the number
 was resumed.
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from groco_cli import console
 from groco_cli.data.counter import uniforms
 from groco_cli.data.crops import CROP_DRAWS, affine, crop_boxes, resized_crops
 from groco_cli.data.photometric import PHOTOMETRIC_DRAWS, draw_changes
+from groco_cli.data.pool import Requests, worker_loader
 from groco_cli.data.prefetch import ahead
 from groco_cli.data.sampling import Order
 from groco_cli.data.sources import MemorySource, Source
 from groco_cli.data.transforms import EvaluationTransform, Normalisation
 from groco_cli.data.views import Affine, View
-from groco_cli.data.workers import (
-    BadImage,
-    CroppedViews,
-    Prepared,
-    Request,
-    WholePictures,
-    as_it_is,
-    leave_interrupts_to_the_main_process,
-)
+from groco_cli.data.workers import BadImage, CroppedViews, Prepared, Request, WholePictures
 from groco_cli.errors import GrocoError
 
 ON_BAD_IMAGE = ("error", "skip")
 _AFFINE_DRAWS = 4
 _CACHED = 2**18  # values that a CPU changes at a time, one image of 224 pixels: all it does to them stays in its cache
-_FEW = 500  # images that are decoded sooner than processes are started
 
 
 @dataclass(frozen=True)
@@ -257,75 +246,6 @@ def too_many(bad: int, images: int) -> bool:
     return bad > max(1, images / 100)
 
 
-def default_workers(device: torch.device) -> int:
-    """Worker processes where none are asked for: all cores but one beside a GPU, none beside a CPU's own work.
-
-    Threads that compute on a CPU wait for each other actively, and a worker that takes the core of one makes all wait:
-    decoding in between is much faster.
-    """
-    return 0 if device.type == "cpu" else max(1, min(16, _usable_cores() - 1))
-
-
-def decoding_workers(images: int) -> int:
-    """Worker processes where none are asked for and nothing but decoding is to be done: a core each, none for few."""
-    return 0 if images <= _FEW else min(16, _usable_cores())
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class Requests:
-    """A batch sampler whose batches are laid down anew for each epoch, and made only as they are needed."""
-
-    def __init__(self) -> None:
-        self.now: Iterator[Any] = iter(())
-
-    def __iter__(self) -> Iterator[Any]:
-        return self.now
-
-
-def worker_loader(
-    dataset: Any, batches: Any, workers: int, device: torch.device, *, persistent: bool = False
-) -> "DataLoader[Any]":
-    """A DataLoader over a data set of `workers`, which makes whole batches itself.
-
-    Args:
-        dataset: Its `__getitems__` is given a batch of `batches`.
-        batches: What to ask for, batch by batch.
-        workers: Processes; 0 to work in this one.
-        device: Where batches go; beside a GPU they are put into pinned memory.
-        persistent: Whether the workers stay for the next epoch.
-    """
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=as_it_is,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        persistent_workers=persistent and workers > 0,
-        worker_init_fn=leave_interrupts_to_the_main_process,
-    )
-
-
-@contextmanager
-def dead_workers_explained() -> Iterator[None]:
-    """The death of a worker as an error of one line; torch raises it wherever this process happens to be.
-
-    Raises:
-        GrocoError: If a worker died.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise GrocoError(
-            f"a process that decodes images died ({str(error).splitlines()[0]})",
-            "often memory runs out: type fewer --workers, or give the machine more shared memory (/dev/shm)",
-        ) from error
-
-
 class _Crops(NamedTuple):
     """The crops of a batch, one tensor [B, 3, size, size] a view, and whose they are."""
 
@@ -333,7 +253,7 @@ class _Crops(NamedTuple):
     crops: list[Tensor]
 
 
-def _pictures_from_files(files: "DataLoader[Prepared]", on_bad_image: str) -> Iterator[tuple[Tensor, Tensor]]:
+def _pictures_from_files(files: Iterable[Prepared], on_bad_image: str) -> Iterator[tuple[Tensor, Tensor]]:
     for batch in files:
         if batch.bad and on_bad_image == "error":
             raise _cannot_decode(batch.bad[0], "replace the file or move it away")

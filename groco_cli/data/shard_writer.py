@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from groco_cli import console
 from groco_cli.data.decoding import BadImageError, encode_png, format_of
-from groco_cli.data.loader import dead_workers_explained, decoding_workers, worker_loader
+from groco_cli.data.pool import dead_workers_explained, decoding_workers, worker_loader
 from groco_cli.data.sources.base import Source
 from groco_cli.data.sources.shards import CLASSES
 from groco_cli.data.workers import BadImage

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from groco_cli.data.decoding import BadImageError, format_of
-from groco_cli.data.loader import dead_workers_explained, decoding_workers, worker_loader
+from groco_cli.data.pool import dead_workers_explained, decoding_workers, worker_loader
 from groco_cli.data.sources import MemorySource, Source
 
 QUANTILES = {"min": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}

@@ -3,10 +3,9 @@
 An error loses its type between processes, so a bad picture travels as its name and what the decoder said.
 """
 
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -205,16 +204,6 @@ class WholePictures(Dataset[Prepared]):
             else:
                 kept.append(sample)
         return Prepared(torch.tensor(kept, dtype=torch.int64), [torch.stack(pictures)] if pictures else [], bad)
-
-
-def leave_interrupts_to_the_main_process(worker: int) -> None:
-    """A terminal's Ctrl-C goes to every process; the one that trains still wants its batches to finish the step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def as_it_is(batch: Any) -> Any:
-    """Collates nothing: the data set did."""
-    return batch
 
 
 def _shrink(boxes: NDArray[np.int64], views: Sequence[View]) -> int:

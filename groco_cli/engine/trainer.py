@@ -7,7 +7,8 @@ from pathlib import Path
 from torch import Tensor
 
 from groco_cli import devices
-from groco_cli.data.loader import ViewLoader, dead_workers_explained, default_workers
+from groco_cli.data.loader import ViewLoader
+from groco_cli.data.pool import dead_workers_explained, default_workers
 from groco_cli.data.sampling import Order, shuffled, with_class_mates
 from groco_cli.data.sources import Dataset, Source, data_root, first, open_dataset
 from groco_cli.data.transforms import Normalisation

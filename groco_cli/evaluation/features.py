@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from groco_cli import devices
-from groco_cli.data.loader import dead_workers_explained, evaluation_batches
+from groco_cli.data.loader import evaluation_batches
+from groco_cli.data.pool import dead_workers_explained
 from groco_cli.data.sources import Source, pick
 from groco_cli.data.transforms import EvaluationTransform, Normalisation
 from groco_cli.errors import GrocoError

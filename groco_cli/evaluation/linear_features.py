@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from groco_cli import devices
-from groco_cli.data.loader import Share, ViewLoader, dead_workers_explained
+from groco_cli.data.loader import Share, ViewLoader
+from groco_cli.data.pool import dead_workers_explained
 from groco_cli.data.sampling import shuffled
 from groco_cli.data.sources import Source
 from groco_cli.data.transforms import Normalisation

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from groco_cli.data.decoding import BadImageError, decode
+from groco_cli.data.pool import leave_interrupts_to_the_main_process
 from groco_cli.data.transforms import Normalisation
-from groco_cli.data.workers import leave_interrupts_to_the_main_process
 from groco_cli.errors import GrocoError
 from groco_cli.evaluation.ground_truth import Box
 from groco_cli.evaluation.retrieval_protocol import RetrievalProtocol

@@ -79,7 +79,7 @@ def knn(
     import math
 
     from groco_cli import devices
-    from groco_cli.data.loader import default_workers
+    from groco_cli.data.pool import default_workers
     from groco_cli.data.sources import data_root as root_of
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison

@@ -81,7 +81,7 @@ def linprobe(
     given = {name: value for name, value in locals().items() if name in _SETTINGS and value is not None}
 
     from groco_cli import devices
-    from groco_cli.data.loader import default_workers
+    from groco_cli.data.pool import default_workers
     from groco_cli.data.sources import data_root as root_of
     from groco_cli.data.sources import open_dataset
     from groco_cli.evaluation import comparison

@@ -72,7 +72,7 @@ def retrieve(
     ground truth in the same form.
     """
     from groco_cli import devices
-    from groco_cli.data.loader import default_workers
+    from groco_cli.data.pool import default_workers
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison
     from groco_cli.evaluation.processes import number

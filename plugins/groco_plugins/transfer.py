@@ -44,7 +44,7 @@ def transfer(
     average.
     """
     from groco_cli import devices
-    from groco_cli.data.loader import default_workers
+    from groco_cli.data.pool import default_workers
     from groco_cli.data.sources import data_root as root_of
     from groco_cli.data.sources.transfer import TransferSet
     from groco_cli.engine.run_folder import newest_checkpoint

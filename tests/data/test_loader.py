@@ -11,7 +11,8 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as tvf
 
-from groco_cli.data.loader import Share, ViewLoader, dead_workers_explained, default_workers, evaluation_batches
+from groco_cli.data.loader import Share, ViewLoader, evaluation_batches
+from groco_cli.data.pool import dead_workers_explained, default_workers
 from groco_cli.data.sampling import shuffled
 from groco_cli.data.sources import FileSource, MemorySource, open_dataset
 from groco_cli.data.transforms import EvaluationTransform, Normalisation
