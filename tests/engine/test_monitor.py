@@ -1,0 +1,56 @@
+"""The curve's score is that of `groco knn` on the same pictures."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from groco_cli.data.sources import Dataset, MemorySource, first, pick
+from groco_cli.engine import monitor
+from groco_cli.engine.monitor import KNNMonitor, knn_monitor
+from groco_cli.evaluation.protocol import evaluate_knn, pixels
+from groco_cli.models import EncoderMetadata
+
+SMALL = EncoderMetadata(arch="test_resnet", image_size=32, resize=32, method="groco", epoch=9)
+CPU = torch.device("cpu")
+
+
+def monitor_of(dataset: Dataset) -> KNNMonitor | None:
+    return knn_monitor(dataset, CPU, workers=0, on_bad_image="error")
+
+
+def noise(count: int, seed: int = 0) -> MemorySource:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    return MemorySource(images, torch.arange(count) % 3, ("a", "b", "c"))
+
+
+def test_all_held_out_pictures_are_scored_against_an_evenly_thinned_bank(monkeypatch):
+    monkeypatch.setattr(monitor, "_BANK", 40)
+    dataset = Dataset("noise", noise(100), noise(30, seed=1))
+    made = monitor_of(dataset)
+    assert made
+    found = made.score(pixels(SMALL))
+
+    every = pick(dataset.train, torch.arange(0, 1000, 25) // 10)  # of 100 pictures every 2.5th
+    thinned = replace(dataset, train=every)
+    expected = evaluate_knn(pixels(SMALL), thinned, ks=(20,), temperature=0.07, device=CPU, workers=0).scores[20]
+    assert found == {"k": 20, "top1": expected.top1, "top5": expected.top5, "bank": 40, "queries": 30}
+
+
+@pytest.mark.parametrize(("held_out", "k"), [(True, 6), (False, 5)])
+def test_a_small_bank_has_fewer_neighbours(held_out: bool, k: int):
+    made = monitor_of(Dataset("noise", noise(6), noise(4, seed=1) if held_out else None))
+    assert made
+    assert made.k == k
+
+
+def test_without_labels_or_with_one_class_there_is_no_score():
+    labelled = noise(12)
+    unlabelled = MemorySource(labelled.images, None, ())
+    of_one = MemorySource(labelled.images, torch.zeros(12, dtype=torch.int64), ("a",))
+    assert monitor_of(Dataset("noise", labelled, None))
+    assert monitor_of(Dataset("noise", unlabelled, None)) is None
+    assert monitor_of(Dataset("noise", labelled, unlabelled)) is None
+    assert monitor_of(Dataset("noise", of_one, None)) is None
+    assert monitor_of(Dataset("noise", first(labelled, 1), None)) is None
