@@ -10,9 +10,9 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
-from torch.profiler import profile
 
-from groco_cli.errors import GrocoError
+from groco_cli.engine.compiling import compiler_explained
+from groco_cli.engine.peak_memory import peak_bytes
 from groco_cli.losses import GroCoLoss, InfoNCELoss
 from groco_cli.losses.base import ViewLoss
 from groco_cli.sorting import SortingNetwork
@@ -113,15 +113,9 @@ def bench_losses(batch: int, dim: int, device: torch.device, repeats: int) -> li
 
 def _seconds_to_compile(run: Callable[[], None]) -> float:
     begun = time.perf_counter()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that a network's steps are traced, cached or not: as meant
-            run()
-    except RuntimeError as error:
-        why = (str(error).strip() or repr(error)).splitlines()[0]
-        raise GrocoError(
-            f"torch.compile failed: {why}", "install a C++ compiler such as g++, or leave --compile out"
-        ) from error
+    with compiler_explained(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that a network's steps are traced, cached or not: as meant
+        run()
     return time.perf_counter() - begun
 
 
@@ -140,29 +134,10 @@ def _measured(
         name=name,
         size=size,
         seconds=statistics.median(seconds[_WARM_UPS:]),
-        peak_bytes=_peak_bytes(run, device),
+        peak_bytes=peak_bytes(run, device),
     )
 
 
 def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _peak_bytes(run: Callable[[], None], device: torch.device) -> int:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run()
-        return torch.cuda.max_memory_allocated(device) - before
-    # On a CPU only the profiler sees what torch's allocator gives and takes.
-    with profile(profile_memory=True) as profiler:
-        run()
-    assert profiler.profiler is not None
-    assert profiler.profiler.kineto_results is not None
-    in_use = peak = 0
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            in_use += event.nbytes()
-            peak = max(peak, in_use)
-    return peak

@@ -7,13 +7,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
-from torch.profiler import profile
 
 from groco_cli.engine import step as steps
 from groco_cli.engine.configuration import override
 from groco_cli.engine.methods import Method
 from groco_cli.engine.objective import build_loss, build_method
 from groco_cli.engine.passes import Passes
+from groco_cli.engine.peak_memory import peak_bytes
 from groco_cli.engine.processes import Processes
 from groco_cli.engine.recipes import RECIPES
 from groco_cli.engine.settings import PretrainSettings
@@ -159,18 +159,6 @@ def test_two_processes_in_micro_batches_equal_one_without(convnext, tmp_path, mo
             assert_equal(saved, alone.model.state_dict(), 1e-8)
 
 
-def peak_bytes(model: Method, views: list[Tensor]) -> int:
-    """Most memory that torch has in use at a time during a forward and a backward pass."""
-    with profile(profile_memory=True) as profiler:
-        torch.cat(model(views).anchors).square().mean().backward()
-    in_use = peak = 0
-    for event in profiler.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            in_use += event.nbytes()
-            peak = max(peak, in_use)
-    return peak
-
-
 def test_the_encoder_never_sees_more_than_a_micro_batch_and_memory_shows_it(convnext):
     views = [view.float() for view in crops(64)[:2]]
     peaks = []
@@ -178,7 +166,11 @@ def test_the_encoder_never_sees_more_than_a_micro_batch_and_memory_shows_it(conv
         model = build_method(override(convnext, {"optim": {"micro_batch": size}}, "test")).train()
         seen: list[int] = []
         model.encoder.register_forward_pre_hook(lambda _, images, seen=seen: seen.append(len(images[0])))
-        peaks.append(peak_bytes(model, views))
+
+        def train(model: Method = model) -> None:
+            torch.cat(model(views).anchors).square().mean().backward()
+
+        peaks.append(peak_bytes(train, torch.device("cpu")))
         assert seen == ([128] if size == 0 else [8] * 16 * 2)
     assert peaks[1] < peaks[0] / 3
 
