@@ -76,8 +76,6 @@ def test_every_stage_from_a_file_to_its_views_is_measured_against_the_usual_pipe
     taken = {stage["name"]: stage["milliseconds"] for stage in result["stages"]}
     assert list(taken) == ["read", "decode", "crop", "worker", "photometric", "all", "official"]
     assert all(time > 0 for time in taken.values())
-    assert taken["worker"] > taken["decode"] > taken["read"]
-    assert taken["all"] > taken["photometric"]
     assert result["times_official"]["worker"] == pytest.approx(taken["official"] / taken["worker"])
 
 

@@ -79,7 +79,7 @@ def test_knn_shows_baselines_in_a_table(call_groco, trained):
     checkpoint = str(trained / "checkpoints/latest.safetensors")
     shown = call_groco("knn", checkpoint, "--k", "5", "--bank-size", "300", "--query-size", "50", "--baselines")
     assert shown.returncode == 0, shown.stderr
-    for word in ("untrained", "pixels", "trained", "top-1", "top-5", "/50", "FAISS", "T 0.07"):
+    for word in ("untrained", "pixels", "trained", "top-1", "top-5", "queries", "FAISS", "T 0.07"):
         assert word in shown.stdout
 
 
