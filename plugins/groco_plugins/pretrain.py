@@ -10,7 +10,7 @@ from groco_cli import console, options
 from groco_cli.errors import UsageError
 from groco_cli.options import setting
 
-_NOT_SETTINGS = ("recipe", "config", "resume", "as_json")
+_NOT_SETTINGS = ("recipe", "config", "resume", "dry_run", "as_json")
 
 
 def pretrain(
@@ -21,6 +21,9 @@ def pretrain(
         Path | None, typer.Option("--output", "-o", help="The run's folder.", show_default="the next under runs/")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output, or the newest.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, take no more than two steps, keep nothing.")
+    ] = False,
     arch: Annotated[str | None, setting("Backbone, by its timm or torchvision name.")] = None,
     stem: Annotated[str | None, setting("imagenet, or small (ResNets on pictures of about 32 pixels).")] = None,
     attention_heads: Annotated[int | None, setting("Attention heads of a ViT.")] = None,
@@ -124,10 +127,20 @@ def pretrain(
     if launch.started(settings.run.launch()):
         return  # the first of the processes has shown the result
 
+    place = launch.place(os.environ)
+    is_first = place is None or place.rank == 0
+    if dry_run:
+        from groco_cli.engine import dry_run as trial
+
+        planned = trial.dry_run(settings, resume=folder)
+        if is_first:
+            console.result(planned.facts(), console.listing(planned.rows()), as_json=as_json)
+        return
+
     from groco_cli.engine import trainer
 
     path = trainer.pretrain(settings, resume=folder)
-    if (place := launch.place(os.environ)) and place.rank:
+    if not is_first:
         return
 
     run = run_folder.RunFolder(path)

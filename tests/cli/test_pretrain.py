@@ -58,6 +58,20 @@ def test_results_go_to_stdout_and_progress_to_stderr(run_groco, tmp_path):
     assert len(made.stderr.splitlines()) < 15
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_dry_run_shows_what_would_be_and_leaves_nothing(run_groco, tmp_path, processes):
+    shown = run_groco(
+        *("pretrain", *TINY, "--dry-run", "--processes", str(processes), "--output", str(tmp_path / "a/run"), "--json")
+    )
+    assert shown.returncode == 0, shown.stderr
+    printed = json.loads(shown.stdout)
+    assert (printed["images"], printed["classes"], printed["steps_per_epoch"], printed["steps"]) == (100, 10, 3, 48)
+    assert (printed["processes"], printed["batch_size_per_process"]) == (processes, 32 // processes)
+    assert printed["disk_needed_bytes"] >= 3 * printed["state_bytes"]
+    assert printed["peak_memory_bytes"] > printed["state_bytes"]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_quiet_says_nothing_but_the_result(call_groco, tmp_path):
     made = call_groco("-q", "pretrain", *TINY, "--epochs", "1", "--output", str(tmp_path / "run"), "--json")
     assert made.stderr == ""
@@ -200,6 +214,8 @@ MISTAKES = [
     ("pretrain --batch-size 5000", 2, "--batch-size 5000", "2874"),
     ("pretrain --negatives 300", 2, "--negatives 300", "--negatives 254"),
     ("pretrain --batch-size many", 2, "--batch-size", "valid integer"),
+    ("pretrain --dry-run --output {run}", 2, "--output", "--resume"),
+    ("pretrain --dry-run --output {file}/run", 1, "cannot write", "--output"),
     ("pretrain --epochs 0", 2, "--epochs 0", "1 or more"),
     ("pretrain --save-every 90s", 2, "--save-every 90s", "10min"),
     ("pretrain --keep 0", 2, "--keep 0", "1 or more"),
