@@ -139,12 +139,12 @@ def _pace(
     _wait_for(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    stopwatch = Stopwatch(settings.optim.batch_size)
+    stopwatch = Stopwatch(settings.optim.batch_size, device)
     for views in stopwatch.waiting(islice(feed, repeats)):
         stopwatch.done(train(views))
         advance()
     pace = stopwatch.read()
-    return pace, torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return pace, devices.peak_memory(device)
 
 
 def _parts(

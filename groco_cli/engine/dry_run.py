@@ -226,8 +226,9 @@ def _too_large(settings: PretrainSettings, processes: Processes) -> GrocoError:
 
 
 def _peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+    of_gpu = devices.peak_memory(device)
+    if of_gpu is not None:
+        return of_gpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB on Linux
 

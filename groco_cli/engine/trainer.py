@@ -113,7 +113,7 @@ class _Run:
                 self._save(metrics)  # a disk that has no room for it is found out now, not in an hour
             self.step.model.train()
             for epoch in range(state.step // per_epoch, epochs):
-                stopwatch = Stopwatch(batch_size)
+                stopwatch = Stopwatch(batch_size, self.processes.device)
                 for views in stopwatch.waiting(self.loader.epoch(epoch, start=state.step % per_epoch)):
                     rate = self._rate(total, per_epoch)
                     loss, compared = self.step(views, progress=state.step / total, rate=rate)
@@ -160,6 +160,7 @@ class _Run:
                 "negative_similarity": negative.item(),
                 "images_per_second": pace.images_per_second,
                 "waiting": pace.waiting,
+                **({} if pace.gpu_memory is None else {"gpu_memory": pace.gpu_memory}),
                 **({"overflows": self.state.overflows} if self.state.scaler.is_enabled() else {}),
             },
         )
