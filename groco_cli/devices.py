@@ -63,6 +63,11 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     return torch.autocast(device.type, dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
 
 
+def peak_memory(device: torch.device) -> int | None:
+    """Most of a GPU's memory that this process had in use at a time, bytes; None elsewhere. Waits for nothing."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
 def _computes_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

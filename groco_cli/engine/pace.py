@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from groco_cli import devices
+
 T = TypeVar("T")
 
 
@@ -19,14 +21,17 @@ class Pace:
         loss: Mean loss.
         images_per_second: Images, not views.
         waiting: Share of the time spent waiting for data, in [0, 1].
+        gpu_memory: Most of the GPU's memory in use at a time since the run began, GB; None on other devices.
     """
 
     loss: float
     images_per_second: float
     waiting: float
+    gpu_memory: float | None = None
 
     def __str__(self) -> str:
-        return f"loss {self.loss:.4f}  {self.images_per_second:,.0f} images/s  waiting {self.waiting:.0%}"
+        line = f"loss {self.loss:.4f}  {self.images_per_second:,.0f} images/s  waiting {self.waiting:.0%}"
+        return line if self.gpu_memory is None else f"{line}  {self.gpu_memory:.1f} GB"
 
 
 class Stopwatch:
@@ -34,10 +39,11 @@ class Stopwatch:
 
     Args:
         batch_size: Images a step.
+        device: Whose memory is asked for.
     """
 
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
+    def __init__(self, batch_size: int, device: torch.device) -> None:
+        self._batch_size, self._device = batch_size, device
         self._begun = time.perf_counter()
         self._waited = 0.0
         self._steps = 0
@@ -64,4 +70,6 @@ class Stopwatch:
         """The figures so far; waits for the device."""
         loss = float(torch.as_tensor(self._loss)) / max(1, self._steps)
         seconds = time.perf_counter() - self._begun
-        return Pace(loss, self._steps * self._batch_size / seconds, self._waited / seconds)
+        peak = devices.peak_memory(self._device)
+        memory = None if peak is None else peak / 1e9
+        return Pace(loss, self._steps * self._batch_size / seconds, self._waited / seconds, memory)

@@ -77,13 +77,7 @@ def new_run_folder(output: str, recipe: str) -> RunFolder:
         UsageError: If a run is there already.
         GrocoError: If it cannot be written to.
     """
-    if output:
-        folder = RunFolder(Path(output).expanduser())
-        if folder.holds_a_run:
-            raise UsageError(f"--output {output} already holds a run", "type --resume to go on, or name another")
-    else:
-        names = (RUNS / (recipe if i == 1 else f"{recipe}-{i}") for i in count(1))
-        folder = next(RunFolder(path) for path in names if not path.exists())
+    folder = planned_run_folder(output, recipe)
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         probe = folder.path / ".probe"
@@ -91,6 +85,21 @@ def new_run_folder(output: str, recipe: str) -> RunFolder:
         probe.unlink()
     except OSError as error:
         raise cannot_write(folder.path, error) from error
+    return folder
+
+
+def planned_run_folder(output: str, recipe: str) -> RunFolder:
+    """The folder that `new_run_folder` would make.
+
+    Raises:
+        UsageError: If a run is there already.
+    """
+    if not output:
+        names = (RUNS / (recipe if i == 1 else f"{recipe}-{i}") for i in count(1))
+        return next(RunFolder(path) for path in names if not path.exists())
+    folder = RunFolder(Path(output).expanduser())
+    if folder.holds_a_run:
+        raise UsageError(f"--output {output} already holds a run", "type --resume to go on, or name another")
     return folder
 
 

@@ -47,13 +47,17 @@ class Saver:
         self.kept: int | None = None
 
     def resume(self) -> None:
+        """Clear away what a killed process left behind, and take up the newest state; see `take_up`."""
+        for folder in self._folder.folders:
+            remove_leftovers(folder)
+        self.take_up()
+
+    def take_up(self) -> None:
         """Take up the newest state that is whole; nothing where the run was stopped before its first.
 
         Raises:
             GrocoError: If there are states or checkpoints, but no state is whole, or it is not of this run.
         """
-        for folder in self._folder.folders:
-            remove_leftovers(folder)
         states = self._folder.states
         for path in states:
             try:

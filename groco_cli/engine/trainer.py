@@ -1,22 +1,20 @@
 """Pre-training, from settings to a run's folder; the loop reads top to bottom."""
 
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from groco_cli import devices
 from groco_cli.data.loader import ViewLoader
-from groco_cli.data.pool import dead_workers_explained, default_workers
-from groco_cli.data.sampling import Order, shuffled, with_class_mates
-from groco_cli.data.sources import Dataset, Source, data_root, first, open_dataset
-from groco_cli.data.transforms import Normalisation
+from groco_cli.data.pool import dead_workers_explained
 from groco_cli.engine.announcement import announce
 from groco_cli.engine.checkpoint import TrainingState
 from groco_cli.engine.compiling import compiler_explained, uncompiled
 from groco_cli.engine.configuration import to_toml
 from groco_cli.engine.curves import draw_curves
+from groco_cli.engine.feeding import check_batch, decoders, open_training_set, view_loader
 from groco_cli.engine.interrupt import Interrupted, StopRequest
 from groco_cli.engine.methods import Compared
 from groco_cli.engine.metrics import MetricsLog, NoLog, read_metrics
@@ -31,9 +29,7 @@ from groco_cli.engine.schedule import learning_rate
 from groco_cli.engine.settings import PretrainSettings
 from groco_cli.engine.sinks import check_installed, open_sinks
 from groco_cli.engine.step import TrainingStep, build_step
-from groco_cli.errors import UsageError
 from groco_cli.files import atomic_write
-from groco_cli.losses.base import ViewLoss
 from groco_cli.losses.statistics import similarity_statistics
 
 _DUE = 1  # what a process whose time to save has come answers; a signal's number is larger
@@ -62,27 +58,10 @@ def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> 
 def _pretrain(settings: PretrainSettings, resume: RunFolder | None, processes: Processes) -> Path:
     device = processes.device
     precision = devices.choose_precision(settings.run.precision, device)
-    dataset = open_dataset(settings.data.data, data_root(settings.data.data_root))
-    dataset = replace(dataset, train=first(dataset.train, settings.data.subset))
+    dataset = open_training_set(settings.data)
     loss = build_loss(settings.loss, settings.method.method)
-    _check_batch(settings, dataset, loss)
-    share = processes.share(settings.optim.batch_size)
-
-    workers = processes.workers(default_workers(device)) if settings.data.workers < 0 else settings.data.workers
-    normalisation = Normalisation(mean=settings.views.mean, std=settings.views.std)
-    loader = ViewLoader(
-        dataset.train,
-        settings.views.draw(),
-        batch_size=settings.optim.batch_size,
-        order=_order(settings, dataset.train),
-        normalisation=normalisation,
-        seed=settings.run.seed,
-        device=device,
-        workers=workers,
-        share=share,
-        on_bad_image=settings.data.on_bad_image,
-        dtype=settings.views.dtype,
-    )
+    check_batch(settings, dataset.name, len(dataset.train), loss)
+    loader = view_loader(settings, dataset.train, processes)
     step = build_step(settings, loss, processes, precision)
     folder = resume or RunFolder(
         Path(processes.from_first(lambda: str(new_run_folder(settings.run.output, settings.recipe).path)))
@@ -95,7 +74,7 @@ def _pretrain(settings: PretrainSettings, resume: RunFolder | None, processes: P
             temporary.write_text(to_toml(settings), encoding="utf-8")
     where = devices.describe(device) + (f", {processes.world} processes" if processes.world > 1 else "")
     announce(settings, dataset, len(loader), loss, folder, step.state.step, f"{where}, {precision}")
-    monitor = knn_monitor(dataset, device, workers, settings.data.on_bad_image)
+    monitor = knn_monitor(dataset, device, decoders(settings.data, processes), settings.data.on_bad_image)
     _Run(settings, folder, processes, loader, step, saver, monitor).train()
     return folder.path
 
@@ -137,7 +116,7 @@ class _Run:
                 self._save(metrics)  # a disk that has no room for it is found out now, not in an hour
             self.step.model.train()
             for epoch in range(state.step // per_epoch, epochs):
-                stopwatch = Stopwatch(batch_size)
+                stopwatch = Stopwatch(batch_size, self.processes.device)
                 for views in stopwatch.waiting(self.loader.epoch(epoch, start=state.step % per_epoch)):
                     rate = self._rate(total, per_epoch)
                     loss, compared = self.step(views, progress=state.step / total, rate=rate)
@@ -184,6 +163,7 @@ class _Run:
                 "negative_similarity": negative.item(),
                 "images_per_second": pace.images_per_second,
                 "waiting": pace.waiting,
+                **({} if pace.gpu_memory is None else {"gpu_memory": pace.gpu_memory}),
                 **({"overflows": int(self.state.overflows)} if self.state.scaler.is_enabled() else {}),
             },
         )
@@ -228,29 +208,4 @@ class _Run:
         return (
             f"{settings.recipe}: {settings.model.arch} on {settings.data.data}, {settings.optim.epochs} epochs, "
             f"batch {settings.optim.batch_size}"
-        )
-
-
-def _order(settings: PretrainSettings, source: Source) -> Order:
-    if not settings.data.class_mates:
-        return shuffled(len(source), settings.run.seed)
-    if source.labels is None:
-        raise UsageError("--class-mates needs labels", "give a folder with one sub-folder a class, or leave it out")
-    return with_class_mates(source.labels, settings.data.class_mates, settings.optim.batch_size, settings.run.seed)
-
-
-def _check_batch(settings: PretrainSettings, dataset: Dataset, loss: ViewLoss) -> None:
-    """Check what depends on the number of images and the loss together."""
-    batch, images = settings.optim.batch_size, len(dataset.train)
-    if batch > images:
-        raise UsageError(
-            f"--batch-size {batch} is more than the {images} training images of {dataset.name}",
-            f"type --batch-size {images} or less" if images > 1 else "give it more images",
-        )
-    available = loss.available_negatives(batch, settings.views.views + settings.views.local_views)
-    wanted = loss.num_negatives or 1
-    if wanted > available:
-        raise UsageError(
-            f"--negatives {wanted} is more than the {available} that an anchor has in a batch of {batch}",
-            f"type --negatives {available} or less, or a larger --batch-size",
         )

@@ -1,4 +1,4 @@
-"""`groco bench loss`, `groco bench data`: measure a part of groco here; the work is `groco_cli.engine.bench_*`."""
+"""`groco bench loss`, `data`, `train`: measure a part of groco here; the work is `groco_cli.engine.bench_*`."""
 
 from typing import Annotated
 
@@ -143,6 +143,73 @@ def data(
     )
     rows = [asdict(stage) | {"images_per_second": stage.images_per_second} for stage in stages]
     console.result({**facts, "stages": rows, "times_official": ratios}, shown, as_json=as_json)
+
+
+def train(
+    recipe: Annotated[str, typer.Option(help="Whose step; groco recipes lists them.")] = "cifar10-quick",
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="PATH|NAME", help="Images to feed it with.", show_default="generated on the device"),
+    ] = None,
+    arch: Annotated[str | None, options.setting("Backbone, by its timm or torchvision name.")] = None,
+    batch_size: Annotated[int | None, options.setting("Images a step.")] = None,
+    image_size: options.ImageSize = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Steps that each figure is taken of.")] = 10,
+    device: options.Device = None,
+    precision: options.Precision = None,
+    data_root: options.DataRoot = None,
+    workers: options.Workers = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure a training step here, part by part, and against a bare loop of torch.
+
+    Three passes: the loop as it trains; its parts, each waited for; and groco's step in turn with that of a bare loop
+    with the same networks, loss, optimiser, precision and views.
+    """
+    changes = {name: value for name, value in locals().items() if name not in ("recipe", "repeats", "as_json")}
+
+    from groco_cli.engine import configuration
+    from groco_cli.engine.bench_train import bench_train, passes
+
+    settings = configuration.resolve(recipe, None, configuration.by_section(changes))
+    bar, task = console.progress("bench train", passes(repeats))
+    with bar:
+        speed = bench_train(settings, generated=data is None, repeats=repeats, advance=lambda: bar.advance(task))
+    views, batch = settings.views, settings.optim.batch_size
+    local = f" + {views.local_views}×{views.local_size}" * (views.local_views > 0)
+    facts = {
+        "recipe": recipe,
+        "arch": settings.model.arch,
+        "views": f"{views.views}×{views.image_size}{local}",
+        "batch_size": batch,
+        "data": speed.data,
+        "device": speed.device,
+        "precision": speed.precision,
+        "repeats": repeats,
+    }
+    shares, waited = speed.shares(), sum(speed.parts.values())
+    memory = "" if speed.peak_bytes is None else f"; {speed.peak_bytes / 1e9:.2f} GB of its memory at most"
+    rows = [[part, f"{speed.parts[part] * 1e3:.1f}", f"{share:.1%}", ""] for part, share in shares.items()]
+    rows += [
+        ["= one after the other", f"{waited * 1e3:.1f}", "", f"{batch / waited:,.1f}"],
+        ["groco's step", f"{speed.step * 1e3:.1f}", "", f"{batch / speed.step:,.1f}"],
+        ["the bare loop's", f"{speed.bare * 1e3:.1f}", "", f"{batch / speed.bare:,.1f}"],
+        ["the loop as it trains", "", "", f"{speed.pace.images_per_second:,.1f}"],
+    ]
+    shown = console.titled(
+        f"{recipe}: {facts['arch']}, {facts['views']}, batch {batch}, {speed.precision}, {speed.data}",
+        console.table(["part", "ms a step", "share", "images/s"], rows),
+        f"groco's step takes {speed.ratio:.3f} times the bare loop's; training waits {speed.pace.waiting:.0%} of the "
+        f"time for data; {speed.device}{memory}; medians of {repeats}",
+    )
+    measured = {
+        "parts": {part: {"seconds": speed.parts[part], "share": share} for part, share in shares.items()},
+        "step": {"groco_seconds": speed.step, "bare_seconds": speed.bare, "ratio": speed.ratio},
+        "images_per_second": speed.pace.images_per_second,
+        "waiting": speed.pace.waiting,
+        "peak_bytes": speed.peak_bytes,
+    }
+    console.result(facts | measured, shown, as_json=as_json)
 
 
 _STAGES = {

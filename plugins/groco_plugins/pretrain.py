@@ -10,7 +10,7 @@ from groco_cli import console, options
 from groco_cli.errors import UsageError
 from groco_cli.options import setting
 
-_NOT_SETTINGS = ("recipe", "config", "resume", "as_json")
+_NOT_SETTINGS = ("recipe", "config", "resume", "dry_run", "as_json")
 
 
 def pretrain(
@@ -21,6 +21,9 @@ def pretrain(
         Path | None, typer.Option("--output", "-o", help="The run's folder.", show_default="the next under runs/")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output, or the newest.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, take no more than two steps, keep nothing.")
+    ] = False,
     arch: Annotated[str | None, setting("Backbone, by its timm or torchvision name.")] = None,
     stem: Annotated[str | None, setting("imagenet, or small (ResNets on pictures of about 32 pixels).")] = None,
     attention_heads: Annotated[int | None, setting("Attention heads of a ViT.")] = None,
@@ -107,30 +110,48 @@ def pretrain(
     """Pre-train an encoder without labels; with no argument, on the embedded digits.
 
     A run goes to a folder of its own: settings.toml, metrics.jsonl, checkpoints/latest.safetensors, plots/curves.png.
-    Ctrl-C finishes the step, saves and stops; --resume goes on. What no option says comes from --config, and what that
-    does not say from the recipe.
+    Ctrl-C finishes the step, saves and stops; --resume goes on. What no option says comes from the environment
+    (GROCO_BATCH_SIZE=512), then from --config, then from the recipe.
     """
     given = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
 
     from groco_cli import launch
     from groco_cli.engine import configuration, run_folder
+    from groco_cli.engine.environment import from_environment
     from groco_cli.engine.metrics import read_metrics
 
-    overrides = configuration.by_section(given)
-    if resume:
-        if recipe or config:
-            raise UsageError("--resume takes the run's own settings", "leave out --recipe and --config")
-        folder = run_folder.run_to_resume(output)
-        settings = configuration.resume_settings(folder.settings, overrides)
-    else:
-        folder, settings = None, configuration.resolve(recipe, config, overrides)
+    variables = from_environment(os.environ).under(given | {"recipe": recipe})
+    values = dict(variables.values)
+    recipe_there = values.pop("recipe", None)
+    overrides = configuration.by_section(given | values)
+    with variables.blamed():
+        if resume:
+            if recipe or config:
+                raise UsageError("--resume takes the run's own settings", "leave out --recipe and --config")
+            there = overrides.get("run", {}).get("output")
+            folder = run_folder.run_to_resume(Path(there) if there else None)
+            settings = configuration.resume_settings(folder.settings, overrides)
+        else:
+            folder, settings = None, configuration.resolve(recipe or recipe_there, config, overrides)
     if launch.started(settings.run.launch()):
         return  # the first of the processes has shown the result
+
+    place = launch.place(os.environ)
+    is_first = place is None or place.rank == 0
+    if is_first and variables.variables:
+        console.note(f"settings   {', '.join(variables.variables.values())} from the environment")
+    if dry_run:
+        from groco_cli.engine import dry_run as trial
+
+        planned = trial.dry_run(settings, resume=folder)
+        if is_first:
+            console.result(planned.facts(), console.listing(planned.rows()), as_json=as_json)
+        return
 
     from groco_cli.engine import trainer
 
     path = trainer.pretrain(settings, resume=folder)
-    if (place := launch.place(os.environ)) and place.rank:
+    if not is_first:
         return
 
     run = run_folder.RunFolder(path)

@@ -1,4 +1,4 @@
-"""`groco bench loss`: every row that was asked for, and what a mistake looks like."""
+"""`groco bench`: every row that was asked for, and what a mistake looks like."""
 
 import json
 import shutil
@@ -91,11 +91,40 @@ def test_images_in_memory_have_nothing_to_decode(call_groco):
     assert "nothing to read or decode; name a folder" in failed.stderr
 
 
+TINY_STEP = ("--recipe", "digits", "--arch", "test_resnet", "--batch-size", "16", "--repeats", "1", "--device", "cpu")
+
+
+def test_a_training_step_is_measured_by_part_and_against_a_bare_loop(call_groco):
+    shown = call_groco("bench", "train", *TINY_STEP, "--precision", "fp32", "--json")
+    assert shown.returncode == 0, shown.stderr
+    result = json.loads(shown.stdout)
+    assert list(result["parts"]) == ["data", "forward", "loss", "backward", "optimiser"]
+    assert sum(part["share"] for part in result["parts"].values()) == pytest.approx(1)
+    assert (result["recipe"], result["arch"], result["batch_size"], result["precision"]) == (
+        "digits",
+        "test_resnet",
+        16,
+        "fp32",
+    )
+    step = result["step"]
+    assert step["ratio"] == pytest.approx(step["groco_seconds"] / step["bare_seconds"])  # of a single pair
+    assert (result["peak_bytes"], result["images_per_second"] > 0) == (None, True)
+
+
+def test_a_training_step_can_be_fed_with_images(call_groco):
+    shown = call_groco("bench", "train", *TINY_STEP, "--data", "digits")
+    assert shown.returncode == 0, shown.stderr
+    for word in ("digits: test_resnet, 2×32, batch 16", "digits (embedded)", "forward", "the bare loop's", "waits"):
+        assert word in shown.stdout
+
+
 @pytest.mark.parametrize(
     ("typed", "what", "remedy"),
     [
         (["lss"], "'lss'", "did you mean 'loss'"),
         (["data", "--augmentation", "digits"], "--augmentation digits", "dino"),
+        (["train", "--recipe", "digit"], "--recipe digit", "did you mean 'digits'"),
+        (["train", "--data", "cifar1"], "--data cifar1", "did you mean 'cifar10'"),
         (["loss", "--n", "1"], "--n 1", "--n 11"),
         (["loss", "--batch", "5"], "--batch 5", "--batch 256"),
     ],

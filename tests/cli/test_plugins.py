@@ -73,8 +73,8 @@ def test_a_third_party_takes_no_family_s_name_and_makes_none_of_a_command(run_gr
     install("foo-dist", bench='def bench():\n    """Mine."""', **{"toy.mine": 'def mine():\n    """Mine."""'})
     shown = run_groco("--help").stdout
     assert "Mine." not in shown
-    assert "bench     One of data, loss.\n" in shown
-    assert "data  Measure" in run_groco("bench").stdout
+    assert "bench     One of data, loss, train.\n" in shown
+    assert "data   Measure" in run_groco("bench").stdout
     assert "--plot" in run_groco("toy", "--help").stdout
 
 

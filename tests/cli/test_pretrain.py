@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,20 @@ def test_results_go_to_stdout_and_progress_to_stderr(run_groco, tmp_path):
     for said in ("digits (embedded): 100 images", "cpu", "fp32", "recipe     digits", "epoch 1/1", "waiting"):
         assert said in made.stderr
     assert len(made.stderr.splitlines()) < 15
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_dry_run_shows_what_would_be_and_leaves_nothing(run_groco, tmp_path, processes):
+    shown = run_groco(
+        *("pretrain", *TINY, "--dry-run", "--processes", str(processes), "--output", str(tmp_path / "a/run"), "--json")
+    )
+    assert shown.returncode == 0, shown.stderr
+    printed = json.loads(shown.stdout)
+    assert (printed["images"], printed["classes"], printed["steps_per_epoch"], printed["steps"]) == (100, 10, 3, 48)
+    assert (printed["processes"], printed["batch_size_per_process"]) == (processes, 32 // processes)
+    assert printed["disk_needed_bytes"] >= 3 * printed["state_bytes"]
+    assert printed["peak_memory_bytes"] > printed["state_bytes"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_quiet_says_nothing_but_the_result(call_groco, tmp_path):
@@ -200,6 +215,8 @@ MISTAKES = [
     ("pretrain --batch-size 5000", 2, "--batch-size 5000", "2874"),
     ("pretrain --negatives 300", 2, "--negatives 300", "--negatives 254"),
     ("pretrain --batch-size many", 2, "--batch-size", "valid integer"),
+    ("pretrain --dry-run --output {run}", 2, "--output", "--resume"),
+    ("pretrain --dry-run --output {file}/run", 1, "cannot write", "--output"),
     ("pretrain --epochs 0", 2, "--epochs 0", "1 or more"),
     ("pretrain --save-every 90s", 2, "--save-every 90s", "10min"),
     ("pretrain --keep 0", 2, "--keep 0", "1 or more"),
@@ -256,6 +273,45 @@ def test_data_can_be_named_by_the_environment(call_groco, tmp_path, monkeypatch)
     failed = call_groco("pretrain")
     assert failed.returncode == 2
     assert str(tmp_path / "absent") in failed.stderr
+
+
+def test_options_count_over_the_environment_over_the_file_and_all_processes_agree(run_groco, tmp_path):
+    file = tmp_path / "some.toml"
+    file.write_text('recipe = "digits"\n[optim]\nepochs = 5\nbatch_size = 16\nlearning_rate = 3.0\n')
+    environment = {"GROCO_BATCH_SIZE": "32", "GROCO_EPOCHS": "4", "GROCO_OUTPUT": str(tmp_path / "run")}
+    shown = run_groco(
+        *("pretrain", "--config", str(file), "--epochs", "1", "--processes", "2", "--subset", "64", "--device", "cpu"),
+        *("--arch", "test_resnet", "--negatives", "5"),
+        **environment,
+    )
+    assert shown.returncode == 0, shown.stderr
+    optim = tomllib.loads((tmp_path / "run/settings.toml").read_text())["optim"]
+    assert (optim["epochs"], optim["batch_size"], optim["learning_rate"]) == (1, 32, 3.0)
+    assert shown.stderr.count("GROCO_BATCH_SIZE, GROCO_OUTPUT from the environment") == 1
+
+
+def test_the_run_to_resume_can_be_named_by_the_environment(call_groco, tmp_path, monkeypatch):
+    monkeypatch.setenv("GROCO_OUTPUT", str(tmp_path / "absent"))
+    failed = call_groco("pretrain", "--resume")
+    assert failed.returncode == 2
+    assert str(tmp_path / "absent") in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "what"),
+    [
+        ("GROCO_BATCH_SIZE", "0", "--batch-size 0 is out of range (GROCO_BATCH_SIZE in the environment)"),
+        ("GROCO_BATCH_SIZE", "many", "GROCO_BATCH_SIZE=many"),
+        ("GROCO_BACH_SIZE", "3", "did you mean 'GROCO_BATCH_SIZE'"),
+        ("GROCO_RECIPE", "digit", "--recipe digit: no such recipe (GROCO_RECIPE in the environment)"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_one_line(call_groco, monkeypatch, variable, text, what):
+    monkeypatch.setenv(variable, text)
+    failed = call_groco("pretrain")
+    assert (failed.returncode, failed.stdout) == (2, "")
+    (line,) = failed.stderr.strip().splitlines()
+    assert what in line
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a terminal is opened through pexpect")

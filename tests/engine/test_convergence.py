@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from groco_cli.data.sources import Dataset, first, open_dataset
-from groco_cli.engine import pretrain, trainer
+from groco_cli.engine import feeding, pretrain
 from groco_cli.engine.configuration import resolve
 from groco_cli.engine.metrics import read_metrics
 from groco_cli.engine.run_folder import RunFolder
@@ -24,7 +24,7 @@ def fewer_tested(monkeypatch: pytest.MonkeyPatch) -> None:
         assert whole.test is not None
         return replace(whole, test=first(whole.test, TESTED))
 
-    monkeypatch.setattr(trainer, "open_dataset", opened)
+    monkeypatch.setattr(feeding, "open_dataset", opened)
 
 
 @pytest.mark.slow

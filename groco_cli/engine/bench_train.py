@@ -1,0 +1,207 @@
+"""How fast a training step is here: part by part, fed with data, and against a bare loop of torch."""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+
+import torch
+from torch import Tensor
+
+from groco_cli import devices
+from groco_cli.data.pool import dead_workers_explained
+from groco_cli.data.sources import MemorySource, Source
+from groco_cli.engine.bare_loop import BareLoop
+from groco_cli.engine.feeding import check_batch, decoders, open_training_set, view_loader
+from groco_cli.engine.objective import build_loss
+from groco_cli.engine.pace import Pace, Stopwatch
+from groco_cli.engine.processes import Processes
+from groco_cli.engine.settings import PretrainSettings
+from groco_cli.engine.step import build_step
+
+_WARM_UPS = 3
+_IN_STORE = 2  # batches that each worker has ready: a loop is measured once they are used up
+_SHUFFLED = 1000  # batches of generated pictures an epoch: enough that no measurement meets its end
+_RATE = 1e-4  # noise is nothing to learn from, and no weight should become infinite of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSpeed:
+    """What a recipe's step takes.
+
+    Args:
+        data: What it was fed with.
+        device: Where, for people.
+        precision: In which: "fp32", "bf16" or "fp16".
+        pace: Of the loop as it trains, fed with data.
+        parts: Median seconds of "data", "forward", "loss", "backward" and "optimiser", each waited for.
+        step: Median seconds of groco's step on views that are ready.
+        bare: Likewise of the bare loop's.
+        ratio: Median, over pairs of steps one after the other, of groco's time over the bare loop's.
+        peak_bytes: Most of the GPU's memory in use at a time as it trains; None on other devices.
+    """
+
+    data: str
+    device: str
+    precision: str
+    pace: Pace
+    parts: dict[str, float]
+    step: float
+    bare: float
+    ratio: float
+    peak_bytes: int | None
+
+    def shares(self) -> dict[str, float]:
+        """Each part's share of their sum."""
+        total = sum(self.parts.values())
+        return {part: seconds / total for part, seconds in self.parts.items()}
+
+
+def passes(repeats: int) -> int:
+    """How often `bench_train` calls `advance`."""
+    return 3 * repeats
+
+
+def bench_train(
+    settings: PretrainSettings, *, generated: bool, repeats: int, advance: Callable[[], None] = lambda: None
+) -> TrainingSpeed:
+    """Measure a training step, in this process alone.
+
+    Args:
+        settings: The run's that would be trained.
+        generated: Draw the views of a picture made on the device; else of those that `settings` name.
+        repeats: Steps that each figure is taken of.
+        advance: Called after each of the steps that are measured.
+
+    Raises:
+        UsageError: If a setting does not fit the data or the machine.
+        GrocoError: If the data cannot be read.
+    """
+    processes = Processes(device=devices.choose_device(settings.run.device))
+    device = processes.device
+    precision = devices.choose_precision(settings.run.precision, device)
+    name, source = _generated(settings, device) if generated else _opened(settings)
+    loss = build_loss(settings.loss, settings.method.method)
+    check_batch(settings, name, len(source), loss)
+    loader = view_loader(settings, source, processes)
+    feed = (views for epoch in count() for views in loader.epoch(epoch))
+    step = build_step(settings, loss, processes, precision)
+    step.model.train()
+
+    def train(views: list[Tensor], done: Callable[[str], None] | None = None) -> Tensor:
+        return step(views, progress=0.0, rate=_RATE, done=done)[0]
+
+    with dead_workers_explained():
+        for views in islice(feed, _WARM_UPS + _IN_STORE * decoders(settings.data, processes) * (not generated)):
+            train(views)
+        pace, peak = _pace(settings, feed, train, device, repeats, advance)
+        parts = _parts(feed, train, device, repeats, advance)
+        views = next(feed)
+    bare = BareLoop(copy.deepcopy(step.model), loss, settings, precision=precision, rate=_RATE)
+    pairs = _pairs(lambda: train(views), lambda: bare(views), device, repeats, advance)
+    return TrainingSpeed(
+        data=name,
+        device=devices.describe(device),
+        precision=precision,
+        pace=pace,
+        parts=parts,
+        step=statistics.median(own for own, _ in pairs),
+        bare=statistics.median(other for _, other in pairs),
+        ratio=statistics.median(own / other for own, other in pairs),
+        peak_bytes=peak,
+    )
+
+
+def _opened(settings: PretrainSettings) -> tuple[str, Source]:
+    dataset = open_training_set(settings.data)
+    return dataset.name, dataset.train
+
+
+def _generated(settings: PretrainSettings, device: torch.device) -> tuple[str, Source]:
+    """One picture of noise on the device, for as many as it takes; of the size that pictures are measured in."""
+    side = settings.views.evaluation_resize
+    picture = torch.randint(256, (1, 3, side, side), dtype=torch.uint8, device=device)
+    images = picture.expand(_SHUFFLED * settings.optim.batch_size, -1, -1, -1)
+    return f"generated {side}×{side} pictures", MemorySource(images, None, ())
+
+
+def _pace(
+    settings: PretrainSettings,
+    feed: Iterator[list[Tensor]],
+    train: Callable[[list[Tensor]], Tensor],
+    device: torch.device,
+    repeats: int,
+    advance: Callable[[], None],
+) -> tuple[Pace, int | None]:
+    """The loop as it trains, nothing waited for but the data; and the memory that it takes."""
+    _wait_for(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    stopwatch = Stopwatch(settings.optim.batch_size, device)
+    for views in stopwatch.waiting(islice(feed, repeats)):
+        stopwatch.done(train(views))
+        advance()
+    pace = stopwatch.read()
+    return pace, devices.peak_memory(device)
+
+
+def _parts(
+    feed: Iterator[list[Tensor]],
+    train: Callable[..., Tensor],
+    device: torch.device,
+    repeats: int,
+    advance: Callable[[], None],
+) -> dict[str, float]:
+    """Median seconds of each part, the device being waited for after each."""
+    seconds: dict[str, list[float]] = {}
+    last = 0.0
+
+    def done(part: str) -> None:
+        nonlocal last
+        _wait_for(device)
+        now = time.perf_counter()
+        seconds.setdefault(part, []).append(now - last)
+        last = now
+
+    for _ in range(repeats):
+        _wait_for(device)
+        last = time.perf_counter()
+        views = next(feed)
+        done("data")
+        train(views, done)
+        advance()
+    return {part: statistics.median(taken) for part, taken in seconds.items()}
+
+
+def _pairs(
+    own: Callable[[], Tensor],
+    bare: Callable[[], Tensor],
+    device: torch.device,
+    repeats: int,
+    advance: Callable[[], None],
+) -> list[tuple[float, float]]:
+    """Seconds of one step of each, in turn: a busy moment of the machine meets both, and neither always goes first."""
+    for _ in range(_WARM_UPS):
+        own(), bare()
+    pairs = []
+    for number in range(repeats):
+        order = (own, bare) if number % 2 else (bare, own)
+        seconds = {step: _seconds(step, device) for step in order}
+        pairs.append((seconds[own], seconds[bare]))
+        advance()
+    return pairs
+
+
+def _seconds(step: Callable[[], Tensor], device: torch.device) -> float:
+    _wait_for(device)
+    begun = time.perf_counter()
+    step()
+    _wait_for(device)
+    return time.perf_counter() - begun
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,90 @@
+"""What a training step is fed with, built from settings: the data set, the batches of views, and whether they fit."""
+
+from dataclasses import replace
+
+from groco_cli.data.loader import ViewLoader
+from groco_cli.data.pool import default_workers
+from groco_cli.data.sampling import Order, shuffled, with_class_mates
+from groco_cli.data.sources import Dataset, Source, data_root, first, open_dataset
+from groco_cli.data.transforms import Normalisation
+from groco_cli.engine.processes import Processes
+from groco_cli.engine.settings import DataSettings, PretrainSettings
+from groco_cli.errors import UsageError
+from groco_cli.losses.base import ViewLoss
+
+
+def open_training_set(settings: DataSettings) -> Dataset:
+    """Open what `--data` names, its training images cut down to `--subset`.
+
+    Raises:
+        UsageError: If there is no such thing.
+        GrocoError: If nothing in it can be decoded, it is damaged, or cannot be downloaded.
+    """
+    dataset = open_dataset(settings.data, data_root(settings.data_root))
+    return replace(dataset, train=first(dataset.train, settings.subset))
+
+
+def view_loader(settings: PretrainSettings, source: Source, processes: Processes) -> ViewLoader:
+    """The batches of views that this process takes its steps on.
+
+    Args:
+        settings: The run's.
+        source: The images.
+        processes: This process, and those that it trains with.
+
+    Raises:
+        UsageError: If the batch does not divide among the processes, or class-mates are wanted and there are no labels.
+    """
+    return ViewLoader(
+        source,
+        settings.views.draw(),
+        batch_size=settings.optim.batch_size,
+        order=_order(settings, source),
+        normalisation=Normalisation(mean=settings.views.mean, std=settings.views.std),
+        seed=settings.run.seed,
+        device=processes.device,
+        workers=decoders(settings.data, processes),
+        share=processes.share(settings.optim.batch_size),
+        on_bad_image=settings.data.on_bad_image,
+        dtype=settings.views.dtype,
+    )
+
+
+def decoders(settings: DataSettings, processes: Processes) -> int:
+    """How many worker processes decode for this one."""
+    return processes.workers(default_workers(processes.device)) if settings.workers < 0 else settings.workers
+
+
+def check_batch(settings: PretrainSettings, name: str, images: int, loss: ViewLoss) -> None:
+    """Check what depends on the number of images and the loss together.
+
+    Args:
+        settings: The run's.
+        name: The data set's.
+        images: How many of it are learnt from.
+        loss: What is minimised.
+
+    Raises:
+        UsageError: If a batch has more images than there are, or too few for the loss.
+    """
+    batch = settings.optim.batch_size
+    if batch > images:
+        raise UsageError(
+            f"--batch-size {batch} is more than the {images} training images of {name}",
+            f"type --batch-size {images} or less" if images > 1 else "give it more images",
+        )
+    available = loss.available_negatives(batch, settings.views.views + settings.views.local_views)
+    wanted = loss.num_negatives or 1
+    if wanted > available:
+        raise UsageError(
+            f"--negatives {wanted} is more than the {available} that an anchor has in a batch of {batch}",
+            f"type --negatives {available} or less, or a larger --batch-size",
+        )
+
+
+def _order(settings: PretrainSettings, source: Source) -> Order:
+    if not settings.data.class_mates:
+        return shuffled(len(source), settings.run.seed)
+    if source.labels is None:
+        raise UsageError("--class-mates needs labels", "give a folder with one sub-folder a class, or leave it out")
+    return with_class_mates(source.labels, settings.data.class_mates, settings.optim.batch_size, settings.run.seed)
