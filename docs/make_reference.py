@@ -7,7 +7,7 @@ from pathlib import Path
 
 COMMANDS = (
     *("", "data", "recipes", "pretrain", "knn", "linprobe", "retrieve", "transfer", "convert", "toy"),
-    *("bench", "bench data", "bench loss"),
+    *("bench", "bench data", "bench loss", "bench train"),
 )
 
 
