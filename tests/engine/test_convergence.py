@@ -1,4 +1,4 @@
-"""Every loss learns from real photographs: 2,048 of CIFAR-10, six short epochs, against the untrained encoder."""
+"""Every loss learns from real photographs: 2,048 of CIFAR-10, four short epochs, against the untrained encoder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +11,8 @@ from groco_cli.engine.configuration import resolve
 from groco_cli.engine.metrics import read_metrics
 from groco_cli.engine.run_folder import RunFolder
 
-# Measured on all 10,000 test images: from 19.7 % untrained to 35.8, 29.8 and 35.2 %. On a fifth of them, which are
-# tested here for time, one standard error is 1.1 points.
+# Measured: from 20.0 % untrained to 32.4, 29.5 and 32.7 %, on a fifth of the test images, which is quicker: one standard
+# error is 1.1 points.
 MARGIN = 0.06
 TESTED = 2000
 
@@ -28,7 +28,7 @@ def fewer_tested(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("loss", "learning_rate"), [("groco", 160.0), ("infonce", 0.1), ("triplet", 4.0)])
+@pytest.mark.parametrize(("loss", "learning_rate"), [("groco", 160.0), ("infonce", 0.5), ("triplet", 4.0)])
 def test_knn_on_cifar10_beats_the_untrained_encoder(cifar_root, fewer_tested, tmp_path, loss, learning_rate):
     settings = resolve(
         "cifar10-quick",
@@ -37,7 +37,7 @@ def test_knn_on_cifar10_beats_the_untrained_encoder(cifar_root, fewer_tested, tm
             "data": {"subset": 2048, "data_root": str(cifar_root)},
             "loss": {"loss": loss},
             "model": {"projector_hidden": 512, "projector_out": 256},
-            "optim": {"batch_size": 128, "epochs": 6, "learning_rate": learning_rate},
+            "optim": {"batch_size": 128, "epochs": 4, "learning_rate": learning_rate},
             "run": {"knn_every": 0, "device": "cpu", "output": str(tmp_path / "run")},
         },
     )
