@@ -11,8 +11,8 @@ from groco_cli.engine.configuration import resolve
 from groco_cli.engine.metrics import read_metrics
 from groco_cli.engine.run_folder import RunFolder
 
-# Measured: from 20.0 % untrained to 32.4, 29.5 and 32.7 %, on a fifth of the test images, which is quicker: one standard
-# error is 1.1 points.
+# Measured: from 20.0 % untrained to 32.4, 29.5 and 32.7 %, on a fifth of the test images, which is quicker: one
+# standard error is 1.1 points.
 MARGIN = 0.06
 TESTED = 2000
 
