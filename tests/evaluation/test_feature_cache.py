@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from groco_cli.data.sources import FileSource, MemorySource, Source
 from groco_cli.errors import GrocoError, UsageError
-from groco_cli.evaluation.feature_cache import cached_features, choose_cache, plain_features
+from groco_cli.evaluation.feature_cache import cached_features, choose_cache, feature_key, plain_features
 from groco_cli.evaluation.features import evaluation_transform, extract_features
-from groco_cli.models import Encoder, EncoderMetadata
+from groco_cli.models import Encoder, EncoderMetadata, create_encoder
 
 CPU = torch.device("cpu")
 ABOUT = EncoderMetadata(arch="counting", image_size=24, resize=28)
@@ -105,6 +105,16 @@ def test_a_changed_encoder_is_a_miss(features_of, encoder, files):
     after, seen = features_of(files)
     assert seen == 7
     assert not torch.equal(before, after)
+
+
+def test_another_number_of_attention_heads_is_a_miss(features_of, files):
+    about = EncoderMetadata(arch="test_vit", image_size=32, resize=32)
+    four, two = (create_encoder(replace(about, attention_heads=heads)) for heads in (4, 2))
+    two.load_state_dict(four.state_dict())
+    transform = evaluation_transform(about)
+    assert feature_key(four, files, transform, precision="fp32", dtype="fp32") != feature_key(
+        two, files, transform, precision="fp32", dtype="fp32"
+    )
 
 
 @pytest.mark.parametrize("change", [{"mean": (0.0, 0.0, 0.0)}, {"resize": 24}])
