@@ -70,6 +70,22 @@ Workers = Annotated[
     typer.Option("--workers", min=0, help="Processes that decode images.", show_default="from the cores"),
 ]
 
+# Features kept on disk: `groco_cli.evaluation.feature_cache`.
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Where features are kept, to be found again.",
+        show_default="features in --data-root",
+    ),
+]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep features in memory alone.")]
+CacheDtype = Annotated[
+    str | None,
+    typer.Option("--cache-dtype", help="What features are kept in: fp32 or fp16.", show_default="fp32"),
+]
+
 # The search for nearest neighbours: `groco_cli.evaluation.index.IndexOptions`.
 Index = Annotated[
     str, typer.Option("--index", help="exact, or ivf: only the nearest lists of the bank (FAISS, on the CPU).")

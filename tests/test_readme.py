@@ -34,7 +34,8 @@ def blocks(page: Path) -> list[str]:
 
 
 def typed(command: str, cwd: Path) -> str:
-    done = subprocess.run(command, shell=True, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True)
+    environment = ENVIRONMENT | {"GROCO_DATA_ROOT": str(cwd / "data-root")}  # features kept before would be taken
+    done = subprocess.run(command, shell=True, cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stderr}"
     return done.stdout
 

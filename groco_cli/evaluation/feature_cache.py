@@ -7,27 +7,113 @@ changed checkpoint or folder is another file. A file takes its name once every r
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from groco_cli import __version__
+from groco_cli import __version__, console
 from groco_cli.data.sources import Source, pick
 from groco_cli.data.transforms import EvaluationTransform
-from groco_cli.errors import GrocoError
+from groco_cli.errors import GrocoError, UsageError
 from groco_cli.evaluation import processes
-from groco_cli.evaluation.features import feature_batches
-from groco_cli.files import atomic_write
+from groco_cli.evaluation.feature_file import DTYPES, read_features, write_rows, written_together
+from groco_cli.evaluation.features import evaluation_transform, extract_features, feature_batches
+from groco_cli.files import check_writable
 from groco_cli.models import Encoder
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
-_SAFETENSORS = {"fp32": "F32", "fp16": "F16"}
 _FORMAT = 1  # of what is kept; a new one makes the old files worthless
-_NAME, _KEY = "features", "key"
+
+
+def choose_cache(given: Path | None, no_cache: bool, root: Path) -> Path | None:
+    """Where a command keeps features: what `--cache` says, or `features` below the data root.
+
+    A data root that cannot be written to is no mistake: then nothing is kept, and stderr says so. A folder of `--cache`
+    may be read-only too, as long as all that is wanted is in it.
+
+    Args:
+        given: The value of `--cache`.
+        no_cache: Whether `--no-cache` was typed.
+        root: The data root.
+
+    Returns:
+        The folder, the same in every process; None to keep features in memory alone.
+
+    Raises:
+        UsageError: If both options were given.
+    """
+    if given and no_cache:
+        raise UsageError("--cache and --no-cache exclude each other", "leave one out")
+    if given or no_cache:
+        return given
+    folder: Path | None = root / "features"
+    if processes.number() == 0:
+        try:
+            check_writable(root / "features/any.safetensors")
+        except GrocoError:
+            console.note(f"features   in memory alone: {folder} cannot be written to, --cache takes another place")
+            folder = None
+    return processes.from_first(folder)
+
+
+def check_dtype(dtype: str) -> None:
+    """Check what `--cache-dtype` says.
+
+    Raises:
+        UsageError: If features cannot be kept in it.
+    """
+    if dtype not in DTYPES:
+        raise UsageError(f"--cache-dtype {dtype}: no such type", f"type --cache-dtype {' or '.join(DTYPES)}")
+
+
+def plain_features(
+    encoder: Encoder,
+    source: Source,
+    *,
+    cache: Path | None,
+    dtype: str = "fp32",
+    device: torch.device,
+    workers: int,
+    on_bad_image: str = "error",
+    found: Callable[[Path], None] = lambda path: None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Tensor:
+    """Features as `extract_features` gives them, by way of the cache where there is one.
+
+    Args:
+        encoder: The encoder.
+        source: The images.
+        cache: Where features are kept; None to keep them in memory alone.
+        dtype: What they are kept in: "fp32" or "fp16".
+        device: Where to compute.
+        workers: Processes that decode.
+        on_bad_image: As of `extract_features`. With "skip" cache and dtype are passed by: an image that could not be
+            read this time may be readable the next.
+        found: As of `cached_features`.
+        advance: As of `cached_features`.
+
+    Returns:
+        [n, feature_dim] on the CPU, in the order of the source; memory-mapped where it is on disk.
+
+    Raises:
+        GrocoError: As of both.
+    """
+    if on_bad_image == "skip":
+        return extract_features(
+            encoder, source, device=device, workers=workers, on_bad_image=on_bad_image, advance=advance
+        )
+    return cached_features(
+        encoder,
+        source,
+        evaluation_transform(encoder.metadata),
+        folder=cache,
+        device=device,
+        workers=workers,
+        dtype=dtype,
+        found=found,
+        advance=advance,
+    )
 
 
 def cached_features(
@@ -40,11 +126,13 @@ def cached_features(
     workers: int,
     precision: str = "fp32",
     dtype: str = "fp32",
+    found: Callable[[Path], None] = lambda path: None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Tensor:
     """Features of every image of a source, from the disk if they were extracted before.
 
-    Under torch.distributed each process extracts its part of the images, and all are given all features.
+    Under torch.distributed each process extracts its part of the images, all are given all features, and what one
+    fails with is raised in all.
 
     Args:
         encoder: The encoder.
@@ -55,6 +143,7 @@ def cached_features(
         workers: Processes that decode.
         precision: Of the forward pass: "fp32", "bf16" or "fp16".
         dtype: What features are kept in: "fp32" or "fp16".
+        found: Called with the file, where features were kept before.
         advance: Called with the number of images done by about all processes, batch by batch; at once with all where
             they were kept.
 
@@ -63,10 +152,10 @@ def cached_features(
 
     Raises:
         GrocoError: If an image cannot be decoded, a feature is not finite or too large for the dtype, or the folder
-            cannot be written to.
+            cannot be written to or has not the room.
     """
     own = processes.share_of(len(source))
-    part = pick(source, torch.arange(own.start, own.stop))
+    part = pick(source, torch.arange(own.start, own.stop)) if processes.count() > 1 else source
 
     def batches() -> Iterator[tuple[int, Tensor]]:
         """Each batch of this process's part: its first row, and its features."""
@@ -81,19 +170,25 @@ def cached_features(
     shape = (len(source), encoder.feature_dim)
     if folder is None:
         rows = torch.zeros(len(own), encoder.feature_dim, dtype=DTYPES[dtype])
-        for row, kept in batches():
-            rows[row - own.start : row - own.start + len(kept)] = kept
+        with processes.failing_together():
+            for row, kept in batches():
+                rows[row - own.start : row - own.start + len(kept)] = kept
         return processes.gathered(rows, len(source), device)
-    key = feature_key(encoder, source, transform, precision=precision, dtype=dtype)
-    path = folder / f"{key[:32]}.safetensors"
-    if processes.from_first(_read(path, key) is None):
-        with _written_together(path, key, shape, dtype) as (temporary, start):
-            _write_rows(batches(), temporary, start)
+    with processes.failing_together():
+        key = feature_key(encoder, source, transform, precision=precision, dtype=dtype)
+        path = folder / f"{key[:32]}.safetensors"
+    if processes.from_first(read_features(path, key) is None):
+        with written_together(path, key, shape, dtype) as (temporary, start):
+            write_rows(batches(), temporary, start)
     else:
+        found(path)
         advance(len(source))
-    features = _read(path, key)
-    if features is None:
-        raise GrocoError(f"{path} cannot be read back", "give --cache a folder that every process sees, or --no-cache")
+    with processes.failing_together():
+        features = read_features(path, key)
+        if features is None:
+            raise GrocoError(
+                f"{path} cannot be read back", "give --cache a folder that every process sees, or --no-cache"
+            )
     return features
 
 
@@ -116,59 +211,9 @@ def feature_key(encoder: Encoder, source: Source, transform: EvaluationTransform
 
 def encoder_hash(encoder: Encoder) -> str:
     """A hash of an encoder's weights and structure."""
-    digest = hashlib.sha256(str(encoder.backbone).encode())
+    # How many heads share an attention's width shows neither in timm's text of the module nor in its weights.
+    digest = hashlib.sha256(f"{encoder.backbone} {encoder.metadata.attention_heads}".encode())
     for name, tensor in encoder.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _read(path: Path, key: str) -> Tensor | None:
-    """None where there is no such file, or a damaged one."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get(_KEY) != key:
-                return None
-            features: Tensor = file.get_tensor(_NAME)
-    except (OSError, SafetensorError):
-        return None
-    return features
-
-
-@contextmanager
-def _written_together(path: Path, key: str, shape: tuple[int, int], dtype: str) -> Iterator[tuple[Path, int]]:
-    """A file that every process writes its rows to; it takes its name once all are done.
-
-    Yields:
-        Its temporary place, and where in it the rows begin.
-    """
-    head = _head(key, shape, dtype)
-    if processes.number() == 0:
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(head)
-            yield processes.from_first(temporary), len(head)
-            processes.wait()
-    else:
-        yield processes.from_first(path), len(head)
-        processes.wait()
-    processes.wait()  # until it has its name
-
-
-def _head(key: str, shape: tuple[int, int], dtype: str) -> bytes:
-    """What a safetensors file of one tensor begins with: the length of the JSON behind it, little-endian, and that.
-
-    Written here because safetensors itself wants the whole tensor in memory.
-    """
-    size = shape[0] * shape[1] * DTYPES[dtype].itemsize
-    entry = {"dtype": _SAFETENSORS[dtype], "shape": shape, "data_offsets": [0, size]}
-    text = json.dumps({"__metadata__": {_KEY: key}, _NAME: entry}).encode()
-    text += b" " * (-len(text) % 8)  # rows lie at multiples of eight
-    return len(text).to_bytes(8, "little") + text
-
-
-def _write_rows(batches: Iterator[tuple[int, Tensor]], path: Path, start: int) -> None:
-    # Not through a memory map: where the disk is full, that kills the process.
-    with path.open("r+b") as file:
-        for row, kept in batches:
-            file.seek(start + row * kept.shape[1] * kept.itemsize)
-            file.write(kept.contiguous().numpy().data)

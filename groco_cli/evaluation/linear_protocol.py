@@ -17,7 +17,7 @@ from torch import Tensor
 from groco_cli.data.sources import Dataset, Source
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.evaluation import processes
-from groco_cli.evaluation.feature_cache import DTYPES, cached_features
+from groco_cli.evaluation.feature_cache import cached_features, check_dtype
 from groco_cli.evaluation.features import evaluation_transform
 from groco_cli.evaluation.linear import LinearHeads, LinearScore, count_correct
 from groco_cli.evaluation.linear_features import AugmentedFeatures, CachedFeatures, TrainingFeatures
@@ -63,10 +63,7 @@ class ProbeSettings:
             raise UsageError("--lr is given twice with one value", "give each learning rate once")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise UsageError(f"--weight-decay {self.weight_decay:g} is out of range", "type 0 or more")
-        if self.cache_dtype not in DTYPES:
-            raise UsageError(
-                f"--cache-dtype {self.cache_dtype}: no such type", f"type --cache-dtype {' or '.join(DTYPES)}"
-            )
+        check_dtype(self.cache_dtype)
 
     def rates(self, epoch: int) -> list[float]:
         """Each head's learning rate in an epoch, from 0; a cosine from its peak, stepped once an epoch."""
@@ -172,6 +169,7 @@ def prepare_probe(
     device: torch.device,
     workers: int,
     cache: Path | None,
+    tell: Callable[[str], None] = lambda line: None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> LinearProbe:
     """Extract what features stay the same, and make the heads.
@@ -183,6 +181,7 @@ def prepare_probe(
         device: Where to compute.
         workers: Processes that decode.
         cache: Where features are kept; None to keep them in memory.
+        tell: Called with a line on what the cache had already.
         advance: Called with the number of images extracted, batch by batch: the held-out ones, and all where training
             features are cached.
 
@@ -196,7 +195,7 @@ def prepare_probe(
     assert dataset.train.labels is not None
     transform = evaluation_transform(encoder.metadata, interpolation="bilinear")  # main_lincls.py's Resize(256)
 
-    def extracted(source: Source) -> Tensor:
+    def extracted(part: str, source: Source) -> Tensor:
         return cached_features(
             encoder,
             source,
@@ -206,15 +205,16 @@ def prepare_probe(
             workers=workers,
             precision=settings.precision,
             dtype=settings.cache_dtype,
+            found=lambda path: tell(f"{dataset.name} {part}: from the cache {path}"),
             advance=advance,
         )
 
-    test_features = extracted(dataset.test)
+    test_features = extracted("test", dataset.test)
     encoder.to(device).eval()  # in training mode its BNs would learn from the pictures
     train: TrainingFeatures
     if settings.cached:
         train = CachedFeatures(
-            extracted(dataset.train),
+            extracted("train", dataset.train),
             dataset.train.labels,
             batch_size=settings.batch_size,
             seed=settings.seed,

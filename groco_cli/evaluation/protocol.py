@@ -10,7 +10,7 @@ from torch import nn
 from groco_cli import console
 from groco_cli.data.sources import Dataset, Source
 from groco_cli.errors import GrocoError, UsageError
-from groco_cli.evaluation.features import extract_features
+from groco_cli.evaluation.feature_cache import plain_features
 from groco_cli.evaluation.index import IndexOptions, choose_library
 from groco_cli.evaluation.knn import KNNScore, Neighbours, check_votes, find_neighbours, score_neighbours
 from groco_cli.models import Encoder, EncoderMetadata, create_encoder, load_encoder
@@ -94,6 +94,9 @@ def evaluate_knn(
     workers: int,
     on_bad_image: str = "error",
     options: IndexOptions | None = None,
+    cache: Path | None = None,
+    cache_dtype: str = "fp32",
+    tell: Callable[[str], None] = lambda line: None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> KNNResult:
     """Classify a data set's test images by its training images, or each image by all others where none are held out.
@@ -105,17 +108,28 @@ def evaluate_knn(
         temperature: T of the votes' weights.
         device: Where features are computed and neighbours searched.
         workers: Processes that decode.
-        on_bad_image: "error", or "skip" to leave images out that cannot be decoded.
+        on_bad_image: "error", or "skip" to leave images out that cannot be decoded, and to pass the cache by.
         options: How to search; None for exactly.
+        cache: Where features are kept; None to keep them in memory alone.
+        cache_dtype: What they are kept in: "fp32" or "fp16".
+        tell: Called with a line on what the cache had already.
         advance: Called with the number of images done, batch by batch.
     """
     check_labels(dataset)
     check_votes(ks, temperature, len(dataset.train) - (dataset.test is None))
     choose_library(options or IndexOptions(), max(ks) + (dataset.test is None), device=device)
 
-    def labelled_features(source: Source) -> tuple[torch.Tensor, torch.Tensor]:
-        features = extract_features(
-            encoder, source, device=device, workers=workers, on_bad_image=on_bad_image, advance=advance
+    def labelled_features(part: str, source: Source) -> tuple[torch.Tensor, torch.Tensor]:
+        features = plain_features(
+            encoder,
+            source,
+            cache=cache,
+            dtype=cache_dtype,
+            device=device,
+            workers=workers,
+            on_bad_image=on_bad_image,
+            found=lambda path: tell(f"{dataset.name} {part}: from the cache {path}"),
+            advance=advance,
         )
         good = features.isfinite().all(dim=1)
         assert source.labels is not None
@@ -123,8 +137,8 @@ def evaluate_knn(
             return features, source.labels  # a bank may be too large to be in memory twice
         return features[good], source.labels[good]
 
-    bank, bank_labels = labelled_features(dataset.train)
-    queries, labels = (None, bank_labels) if dataset.test is None else labelled_features(dataset.test)
+    bank, bank_labels = labelled_features("train", dataset.train)
+    queries, labels = (None, bank_labels) if dataset.test is None else labelled_features("test", dataset.test)
     neighbours = find_neighbours(bank, queries, max(ks), device=device, options=options)
     scores = score_neighbours(neighbours, bank_labels, labels, ks=ks, temperature=temperature)
     return KNNResult(

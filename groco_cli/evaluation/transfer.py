@@ -6,6 +6,7 @@ VOC2007, whose pictures show several classes, the hit rate stands in for the fir
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from groco_cli.data.sources import Source
 from groco_cli.data.sources.transfer import Failed, Missing, ObjectSource, TransferSet
 from groco_cli.errors import GrocoError
-from groco_cli.evaluation.features import extract_features
+from groco_cli.evaluation.feature_cache import plain_features
 from groco_cli.evaluation.knn import Neighbours, check_votes, find_neighbours, predict
 from groco_cli.evaluation.multilabel import log_votes, score_votes
 from groco_cli.models import Encoder
@@ -81,6 +82,9 @@ def evaluate_classifiers(
     *,
     device: torch.device,
     workers: int,
+    cache: Path | None = None,
+    cache_dtype: str = "fp32",
+    tell: Callable[[str], None] = lambda line: None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> dict[str, dict[str, Outcome]]:
     """Extract the features of each set once, and score each classifier on them; a failure does not end the others.
@@ -91,20 +95,32 @@ def evaluate_classifiers(
         classifiers: By name.
         device: Where features are computed.
         workers: Processes that decode.
+        cache: Where features are kept; None to keep them in memory alone.
+        cache_dtype: What they are kept in: "fp32" or "fp16".
+        tell: Called with a line on what the cache had already.
         advance: Called with the number of images done, batch by batch.
 
     Returns:
         By classifier, an outcome for each set, by name, in their order.
     """
 
-    def features(source: Source) -> Tensor:
-        return extract_features(encoder, source, device=device, workers=workers, advance=advance)
+    def features(part: str, source: Source) -> Tensor:
+        return plain_features(
+            encoder,
+            source,
+            cache=cache,
+            dtype=cache_dtype,
+            device=device,
+            workers=workers,
+            found=lambda path: tell(f"{part}: from the cache {path}"),
+            advance=advance,
+        )
 
     def outcomes(data: TransferSet | Failed | Missing) -> dict[str, Outcome]:
         if not isinstance(data, TransferSet):
             return dict.fromkeys(classifiers, data)
         try:
-            train, test = features(data.train), features(data.test)
+            train, test = features(f"{data.name} train", data.train), features(f"{data.name} test", data.test)
         except GrocoError as error:
             return dict.fromkeys(classifiers, Failed(name=data.name, error=error))
         return {name: _outcome(classifier, data, train, test) for name, classifier in classifiers.items()}

@@ -54,6 +54,9 @@ def knn(
             metavar="FILE", help="Draw queries and what is nearest them (.png, .svg, .pdf).", show_default=False
         ),
     ] = None,
+    cache: options.Cache = None,
+    no_cache: options.NoCache = False,
+    cache_dtype: options.CacheDtype = None,
     csv_file: options.Csv = None,
     latex: options.Latex = None,
     paper: options.Paper = False,
@@ -83,6 +86,7 @@ def knn(
     from groco_cli.data.sources import data_root as root_of
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison
+    from groco_cli.evaluation.feature_cache import check_dtype, choose_cache
     from groco_cli.evaluation.index import IndexOptions, parse_bytes
     from groco_cli.evaluation.knn import KS, TEMPERATURE
     from groco_cli.evaluation.knn_sources import (
@@ -108,12 +112,15 @@ def knn(
     if uniform and temperature is not None:
         raise UsageError("--temperature weighs votes, --uniform counts them", "leave one of them out")
     weighing = math.inf if uniform else TEMPERATURE if temperature is None else temperature
+    check_dtype(cache_dtype or "fp32")
+    root = root_of(str(data_root or ""))
+    kept = choose_cache(cache, no_cache, root)
     tables.check_places(csv_file, latex)
     paths = comparison.named_checkpoints(checkpoints or [newest_checkpoint()])
     pictures = _pictures(plot, list(paths))
     compared = comparison.read_compared(paths)
     searched, asked = (one or data or comparison.trained_on(compared) for one in (bank, queries))
-    whole = open_bank_and_queries(searched, asked, root_of(str(data_root or "")))
+    whole = open_bank_and_queries(searched, asked, root)
     dataset = take_first(whole, bank_size, query_size)
     check_bank_shows_all(dataset)
     rows = comparison.paper_rows(compared, dataset, "k-NN") if paper else []
@@ -130,6 +137,9 @@ def knn(
                 device=chosen,
                 workers=default_workers(chosen) if workers is None else workers,
                 options=search,
+                cache=None if encoder.metadata.arch == "pixels" else kept,  # on the disk they are already
+                cache_dtype=cache_dtype or "fp32",
+                tell=lambda line: console.note(f"features   {label}, {line}", above=bar),
                 advance=lambda count: bar.advance(task, count),
             )
 
@@ -148,6 +158,7 @@ def knn(
         "queries": result.queries,
         "temperature": weighing if math.isfinite(weighing) else None,
         "device": devices.describe(chosen),
+        "cache_dtype": cache_dtype or "fp32",
         "backend": result.backend,
         "recall": result.neighbours.recall,
     }
@@ -162,8 +173,9 @@ def knn(
         record["paper"] = [row.record() for row in rows]
     table = knn_table([*to_beat.items(), *results.items()], rows)
     title = f"k-NN on {dataset.name}, {protocol}: {result.queries:,} queries, bank of {result.bank:,}"
+    kept_as = ", kept in fp16" * (cache_dtype == "fp16")
     weights = f"T {weighing}" if math.isfinite(weighing) else "votes unweighted"
-    notes = [f"{weights}; features on {facts['device']}; search by {result.backend}"]
+    notes = [f"{weights}; features on {facts['device']}{kept_as}; search by {result.backend}"]
     if rows:
         notes += [*paper_notes(result, weighing), *comparison.recipe_notes(compared)]
     console.result(record, console.titled(title, table.table(), "\n".join(notes)), as_json=as_json)

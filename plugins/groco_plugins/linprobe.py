@@ -42,13 +42,9 @@ def linprobe(
         bool | None,
         typer.Option("--cached", help="Train on cached features of un-augmented images: quick, not as published."),
     ] = None,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", help="Where features are kept.", show_default="features in --data-root")
-    ] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep features in memory alone.")] = False,
-    cache_dtype: Annotated[
-        str | None, typer.Option(help="What features are kept in: fp32 or fp16.", show_default="fp32")
-    ] = None,
+    cache: options.Cache = None,
+    no_cache: options.NoCache = False,
+    cache_dtype: options.CacheDtype = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -85,14 +81,14 @@ def linprobe(
     from groco_cli.data.sources import data_root as root_of
     from groco_cli.data.sources import open_dataset
     from groco_cli.evaluation import comparison
-    from groco_cli.evaluation.feature_cache import encoder_hash
+    from groco_cli.evaluation.feature_cache import choose_cache, encoder_hash
     from groco_cli.evaluation.linear_protocol import check_probe_data
     from groco_cli.evaluation.linear_table import linear_table, paper_notes, probe_note, probe_record
     from groco_cli.evaluation.processes import number
 
     tables.check_places(csv_file, latex)
-    if cache and no_cache:
-        raise UsageError("--cache and --no-cache exclude each other", "leave one out")
+    root = root_of(str(data_root or ""))
+    kept = choose_cache(cache, no_cache, root)
     chosen = devices.choose_device(device or "auto")
     if precision:
         given["precision"] = devices.choose_precision(precision, chosen)
@@ -103,7 +99,6 @@ def linprobe(
     if before and before.encoder != encoder_hash(compared[0].encoder):
         raise GrocoError(f"--resume: {compared[0].path} has other weights now", "start anew with another --output")
     settings = runs[0].settings
-    root = root_of(str(data_root or ""))
     dataset = open_dataset(source, root)
     check_probe_data(dataset, settings)
     assert dataset.test is not None
@@ -121,7 +116,7 @@ def linprobe(
             resume=resume,
             device=chosen,
             workers=default_workers(chosen) if workers is None else workers,
-            cache=None if no_cache else cache or root / "features",
+            cache=kept,
         )
         encoders.append(
             one.record()
@@ -183,6 +178,7 @@ def _probe(
             device=device,
             workers=workers,
             cache=cache,
+            tell=lambda line: console.note(f"features   {line}", above=bar),
             advance=lambda images: bar.advance(task, images),
         )
     if resume:

@@ -29,6 +29,9 @@ def transfer(
     linear: Annotated[
         bool, typer.Option("--linear", help="Score a linear classifier on the same features as well.")
     ] = False,
+    cache: options.Cache = None,
+    no_cache: options.NoCache = False,
+    cache_dtype: options.CacheDtype = None,
     csv_file: options.Csv = None,
     latex: options.Latex = None,
     paper: options.Paper = False,
@@ -49,6 +52,7 @@ def transfer(
     from groco_cli.data.sources.transfer import TransferSet
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison
+    from groco_cli.evaluation.feature_cache import check_dtype, choose_cache
     from groco_cli.evaluation.knn import check_votes
     from groco_cli.evaluation.processes import number
     from groco_cli.evaluation.transfer import TransferScore, evaluate_classifiers, nearest
@@ -58,7 +62,9 @@ def transfer(
     chosen = devices.choose_device(device or "auto")
     check_votes([k], temperature, max(k, 1))
     tables.check_places(csv_file, latex)
+    check_dtype(cache_dtype or "fp32")
     root = root_of(str(data_root or ""))
+    kept = choose_cache(cache, no_cache, root)
     opened = _open(sets, root)
     classifiers = {"k-NN": nearest(k, temperature, chosen)}
     if linear:
@@ -77,6 +83,9 @@ def transfer(
                 classifiers,
                 device=chosen,
                 workers=default_workers(chosen) if workers is None else workers,
+                cache=kept,
+                cache_dtype=cache_dtype or "fp32",
+                tell=lambda line, bar=bar, name=one.name: console.note(f"features   {name}, {line}", above=bar),  # type: ignore[misc]
                 advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
             )
         for classifier, outcomes in by_classifier.items():
@@ -91,6 +100,7 @@ def transfer(
         "k": k,
         "temperature": temperature if math.isfinite(temperature) else None,
         "device": devices.describe(chosen),
+        "cache_dtype": cache_dtype or "fp32",
         "backend": next(
             (one.backend for by_set in results.values() for one in by_set.values() if isinstance(one, TransferScore)),
             None,
@@ -104,8 +114,9 @@ def transfer(
     table = tables.of_texts(*table_rows(results, paper=paper))
     head, *scores = csv_rows(results, paper=paper)
     title = f"Transfer by k-NN, k = {k}, T {temperature:g}"
+    kept_as = ", kept in fp16" * (cache_dtype == "fp16")
     said = [
-        f"features on {facts['device']}; search by {facts['backend'] or 'nothing'}",
+        f"features on {facts['device']}{kept_as}; search by {facts['backend'] or 'nothing'}",
         *([PROTOCOL, *linear_notes(results)] if linear else []),
         *notes(results, paper=paper),
     ]

@@ -8,6 +8,12 @@ import pytest
 from groco_cli.app import run
 
 
+@pytest.fixture(autouse=True)
+def data_root(tmp_path, monkeypatch):
+    """A data root for each test, in place of the user's, where features would be kept."""
+    monkeypatch.setenv("GROCO_DATA_ROOT", str(tmp_path / "data-root"))
+
+
 @pytest.fixture
 def run_groco():
     """Runs the real command in a process of its own: `run_groco("knn", "--help", NO_COLOR="1")`."""

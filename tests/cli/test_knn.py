@@ -37,6 +37,21 @@ def test_uniform_votes_are_counted_and_said(knn, monkeypatch):
     assert "T 0.07" in knn().stdout
 
 
+def test_features_are_kept_and_it_is_said_when_they_are_found(knn, tmp_path):
+    first, second, without = (knn("--k", "5", "--json", *more) for more in ((), (), ("--no-cache",)))
+    assert first.stdout == second.stdout == without.stdout
+    assert "from the cache" not in first.stderr + without.stderr
+    kept = sorted((tmp_path / "data-root/features").iterdir())
+    lines = [line for line in second.stderr.splitlines() if "from the cache" in line]
+    assert lines[0].startswith("features   tiny, digits (embedded) train: from the cache ")
+    assert sorted(Path(line.split("from the cache ")[1]) for line in lines) == kept
+    knn("--k", "5", "--baselines")  # the untrained one is this encoder itself; of pixels, nothing is kept
+    assert sorted((tmp_path / "data-root/features").iterdir()) == kept
+    knn("--k", "5", "--cache", str(tmp_path / "mine"), "--cache-dtype", "fp16")
+    assert len(list((tmp_path / "mine").iterdir())) == 2
+    assert sorted((tmp_path / "data-root/features").iterdir()) == kept
+
+
 def test_a_picture_is_drawn(knn, tmp_path):
     place = tmp_path / "new/knn.png"
     done = knn("--k", "5", "--plot", str(place), "--json")
@@ -48,7 +63,7 @@ def test_a_picture_is_drawn(knn, tmp_path):
 
 
 def test_a_search_that_this_machine_cannot_do_is_told_before_the_pictures_are_read(knn, monkeypatch):
-    monkeypatch.setattr("groco_cli.evaluation.protocol.extract_features", None)
+    monkeypatch.setattr("groco_cli.evaluation.protocol.plain_features", None)
     failed = knn("--half")
     assert (failed.returncode, failed.stdout) == (2, "")
     assert "--half and --search-gpus are for CUDA GPUs, not cpu" in failed.stderr.strip().splitlines()[-1]
@@ -74,6 +89,8 @@ def test_what_searched_is_said_and_an_inexact_search_says_its_recall(knn, monkey
 @pytest.mark.parametrize(
     ("options", "what", "remedy", "code"),
     [
+        (["--cache", "here", "--no-cache"], "--cache and --no-cache exclude", "leave one out", 2),
+        (["--cache-dtype", "bf16"], "--cache-dtype bf16: no such type", "fp32 or fp16", 2),
         (["--index", "hnsw"], "--index hnsw: no such index", "exact, ivf", 2),
         (["--search-memory", "lots"], "--search-memory lots: not an amount", "2GB", 2),
         (["--search-memory", "1KB"], "--search-memory 1000 is too little", "64000000 or more", 2),

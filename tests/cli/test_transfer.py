@@ -102,6 +102,14 @@ def test_sets_that_are_there_are_scored_and_the_others_named(transfer, tiny, roo
     assert encoder["failed"] == {}
 
 
+def test_features_are_kept_and_it_is_said_when_they_are_found(transfer, root):
+    first, second, without = (transfer("--json", *more) for more in ((), (), ("--no-cache",)))
+    assert first.stdout == second.stdout == without.stdout
+    assert "from the cache" not in first.stderr + without.stderr
+    assert "features   tiny, dtd train: from the cache " in second.stderr
+    assert second.stderr.count("from the cache") == len(list((root / "features").iterdir())) == 6
+
+
 def test_the_table_says_it_all(transfer, root):
     done = transfer("--paper")
     assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,10 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from groco_cli.data.sources import FileSource, MemorySource, Source
-from groco_cli.errors import GrocoError
-from groco_cli.evaluation.feature_cache import cached_features
+from groco_cli.errors import GrocoError, UsageError
+from groco_cli.evaluation.feature_cache import cached_features, choose_cache, feature_key, plain_features
 from groco_cli.evaluation.features import evaluation_transform, extract_features
-from groco_cli.models import Encoder, EncoderMetadata
+from groco_cli.models import Encoder, EncoderMetadata, create_encoder
 
 CPU = torch.device("cpu")
 ABOUT = EncoderMetadata(arch="counting", image_size=24, resize=28)
@@ -106,6 +107,16 @@ def test_a_changed_encoder_is_a_miss(features_of, encoder, files):
     assert not torch.equal(before, after)
 
 
+def test_another_number_of_attention_heads_is_a_miss(features_of, files):
+    about = EncoderMetadata(arch="test_vit", image_size=32, resize=32)
+    four, two = (create_encoder(replace(about, attention_heads=heads)) for heads in (4, 2))
+    two.load_state_dict(four.state_dict())
+    transform = evaluation_transform(about)
+    assert feature_key(four, files, transform, precision="fp32", dtype="fp32") != feature_key(
+        two, files, transform, precision="fp32", dtype="fp32"
+    )
+
+
 @pytest.mark.parametrize("change", [{"mean": (0.0, 0.0, 0.0)}, {"resize": 24}])
 def test_another_way_of_showing_pictures_is_a_miss(features_of, encoder, files, change):
     features_of(files)
@@ -184,3 +195,42 @@ def test_what_is_read_back_is_mapped_into_memory(encoder, files, tmp_path):
         pytest.skip("no /proc to look at")
     assert kept(tmp_path)[0].name in maps.read_text()
     assert features.shape == (7, 5)
+
+
+def test_plain_features_are_those_extracted_and_say_when_they_were_found(encoder, files, tmp_path):
+    expected = extract_features(encoder, files, device=CPU, workers=0)
+    found: list[Path] = []
+    for cache, before in ((None, 0), (tmp_path / "cache", 0), (tmp_path / "cache", 1), (None, 1)):
+        features = plain_features(encoder, files, cache=cache, device=CPU, workers=0, found=found.append)
+        assert torch.equal(features, expected)
+        assert len(found) == before
+    assert found == kept(tmp_path)
+    for cache in (None, tmp_path / "cache"):
+        half = plain_features(encoder, files, cache=cache, dtype="fp16", device=CPU, workers=0)
+        assert torch.equal(half, expected.half())
+
+
+def test_without_the_room_nothing_is_begun(features_of, encoder, files, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=7 * 5 * 4 - 1))
+    with pytest.raises(GrocoError, match="has room for") as caught:
+        features_of(files)
+    assert "--no-cache" in caught.value.hint
+    assert (encoder.backbone.shown, kept(tmp_path)) == (0, [])
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=7 * 5 * 4))
+    assert features_of(files)[1] == 7
+
+
+def test_the_cache_is_below_the_data_root_unless_another_is_named(tmp_path):
+    assert choose_cache(None, False, tmp_path) == tmp_path / "features"
+    assert choose_cache(tmp_path / "mine", False, tmp_path) == tmp_path / "mine"
+    assert choose_cache(None, True, tmp_path) is None
+    assert not (tmp_path / "mine").exists()
+    with pytest.raises(UsageError, match="--cache and --no-cache exclude each other"):
+        choose_cache(tmp_path, True, tmp_path)
+
+
+def test_a_data_root_that_cannot_be_written_to_is_said_and_done_without(tmp_path, capsys):
+    (tmp_path / "root").touch()  # a file has no folders, whoever asks
+    assert choose_cache(None, False, tmp_path / "root") is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"in memory alone: {tmp_path}/root/features cannot be written to" in line

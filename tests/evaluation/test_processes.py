@@ -12,6 +12,7 @@ from torch import Tensor
 from groco_cli.data.sources import MemorySource
 from groco_cli.errors import GrocoError
 from groco_cli.evaluation import processes
+from groco_cli.evaluation.feature_cache import plain_features
 from groco_cli.evaluation.features import extract_features
 from groco_cli.evaluation.ground_truth import GroundTruth, QueryTruth
 from groco_cli.evaluation.protocol import pixels
@@ -58,6 +59,19 @@ def with_an_error(rank: int) -> str:
     return ""
 
 
+def cached(folder: str, damaged: bool = False) -> Tensor | str:
+    """Features of 5 pictures by way of a cache, or what went wrong; damaged, the last picture's is not finite."""
+    encoder = Encoder(torch.nn.Flatten(), 3 * SIZE**2, TINY)
+    if damaged and processes.number() == processes.count() - 1:
+        encoder.register_forward_hook(lambda module, images, output: output * torch.nan)
+    images = torch.randint(256, (5, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    source = MemorySource(images, None, ())
+    try:
+        return plain_features(encoder, source, cache=Path(folder), device=CPU, workers=0).clone()
+    except GrocoError as error:
+        return error.message
+
+
 def one_of_two(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
@@ -68,6 +82,12 @@ def one_of_two(rank: int, folder: str) -> None:
         "similarities": similarities(folder),
         "error": with_an_error(rank),
         "after": features_of(5, []),
+        "cached": [
+            cached(f"{folder}/cache", damaged=True),
+            cached(f"{folder}/0.png"),
+            cached(f"{folder}/cache"),
+            cached(f"{folder}/cache", damaged=True),
+        ],
     }
     if rank == 0:
         with processes.alone():
@@ -99,6 +119,17 @@ def test_two_processes_have_the_features_of_one(both):
             assert features.shape == (count, 3 * SIZE**2)
             assert torch.equal(features, expected)
         assert torch.equal(found["after"], features_of(5, []))
+
+
+def test_two_processes_keep_the_features_of_one_and_fail_together(both, folder):
+    """An error of one does not leave the other waiting, in whatever they do next."""
+    for found in both:
+        damaged, no_folder, features, again = found["cached"]
+        assert "is not finite" in damaged
+        assert "cannot write" in no_folder
+        assert torch.equal(features, features_of(5, []))
+        assert torch.equal(again, features), "read, not extracted"
+    assert len(list((folder / "cache").iterdir())) == 1
 
 
 def test_each_picture_is_seen_by_one_process(both):

@@ -1,4 +1,6 @@
+import os
 import pickle
+from collections.abc import Callable
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -7,10 +9,10 @@ import torch
 import torchvision
 from torch import Tensor
 
-from groco_cli.data.sources import Dataset, MemorySource, first, open_dataset
+from groco_cli.data.sources import Dataset, FileSource, MemorySource, first, open_dataset
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.evaluation.protocol import KNNResult, check_labels, evaluate_knn, pixels, read_encoder, untrained
-from groco_cli.models import EncoderMetadata
+from groco_cli.models import Encoder, EncoderMetadata
 from groco_cli.models.conversion import save_checkpoint
 
 SMALL = EncoderMetadata(arch="test_resnet", image_size=32, resize=32, method="groco", epoch=9)
@@ -62,6 +64,96 @@ def test_pixels_tell_the_embedded_digits_apart_far_better_than_chance():
     digits = open_dataset("digits", Path("unused"))
     result = evaluated(replace(digits, train=first(digits.train, 1437)), (20,))
     assert 0.4 < result.scores[20].top1 < 0.9  # 67 % by both renderings
+
+
+@pytest.fixture
+def photos(picture_folder: Callable[..., Path]) -> Dataset:
+    """Seven pictures of two classes, the last two held out."""
+    names = [f"{number}.png" for number in range(7)]
+    folder = picture_folder(*names, size=(40, 32))
+    files = FileSource(tuple(folder / name for name in names), torch.arange(7) % 2, ("even", "odd"))
+    return Dataset("photos", files.subset(torch.arange(5)), files.subset(torch.arange(5, 7)))
+
+
+@pytest.fixture
+def scored(photos: Dataset, tmp_path: Path) -> Callable[..., tuple[KNNResult, int]]:
+    """What an encoder scores on the photos, by way of the cache, and how many of them it was shown for that."""
+
+    def score(encoder: Encoder, **options: object) -> tuple[KNNResult, int]:
+        shown: list[int] = []
+        hook = encoder.register_forward_hook(lambda module, images, output: shown.append(len(output)))
+        options = {"cache": tmp_path / "cache"} | options
+        result = evaluate_knn(
+            encoder, photos, ks=(1, 3), temperature=0.07, device=torch.device("cpu"), workers=0, **options
+        )
+        hook.remove()
+        return result, sum(shown)
+
+    return score
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def same(one: KNNResult, other: KNNResult) -> bool:
+    left, right = one.neighbours, other.neighbours
+    assert torch.equal(left.rows, right.rows)
+    assert torch.equal(left.similarities, right.similarities)
+    return one.scores == other.scores
+
+
+def test_a_second_evaluation_extracts_nothing_and_scores_the_same(scored, tmp_path):
+    encoder, told = untrained(SMALL), []
+    without, shown = scored(encoder, cache=None)
+    assert shown == 7
+    counted: list[int] = []
+    result, shown = scored(encoder, tell=told.append)
+    assert (shown, told) == (7, [])
+    assert same(result, without)
+    kept = files_of(tmp_path / "cache")
+    result, shown = scored(encoder, tell=told.append, advance=counted.append)
+    assert (shown, sum(counted)) == (0, 7)
+    assert same(result, without)
+    assert [line.split(": from the cache ")[0] for line in told] == ["photos train", "photos test"]
+    assert {Path(line.split(": from the cache ")[1]).name for line in told} == set(kept)
+    assert files_of(tmp_path / "cache") == kept, "a search changed the bank"
+
+
+def test_another_encoder_or_a_touched_picture_is_extracted_anew(scored, photos):
+    encoder = untrained(SMALL)
+    assert [scored(encoder)[1], scored(untrained(SMALL))[1]] == [7, 0]
+    assert scored(untrained(SMALL, seed=1))[1] == 7
+    assert scored(pixels(SMALL))[1] == 7
+    with torch.no_grad():
+        next(encoder.parameters()).mul_(1.01)
+    assert scored(encoder)[1] == 7
+    path = photos.test.paths[0]
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
+    assert [scored(encoder)[1], scored(encoder)[1]] == [2, 0]
+
+
+def test_where_bad_pictures_are_left_out_nothing_is_kept(scored, photos, tmp_path):
+    path = photos.train.paths[2]
+    whole = path.read_bytes()
+    path.write_bytes(b"no picture")
+    result, shown = scored(pixels(SMALL), on_bad_image="skip")
+    assert (result.bank, shown) == (4, 6)
+    assert not (tmp_path / "cache").exists()
+    with pytest.raises(GrocoError, match=path.name):
+        scored(pixels(SMALL))
+    assert files_of(tmp_path / "cache") == {}
+    path.write_bytes(whole)
+    assert scored(pixels(SMALL))[0].bank == 5
+
+
+def test_features_may_be_kept_in_half_the_room(scored, tmp_path):
+    full, half = (scored(untrained(SMALL), cache_dtype=dtype)[0] for dtype in ("fp32", "fp16"))
+    again, shown = scored(untrained(SMALL), cache_dtype="fp16")
+    assert shown == 0
+    assert same(half, again)
+    assert not torch.equal(full.neighbours.similarities, half.neighbours.similarities)
+    torch.testing.assert_close(full.neighbours.similarities, half.neighbours.similarities, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("part", ["train", "test"])

@@ -17,8 +17,10 @@ from groco_cli.evaluation.transfer import (
     TransferScore,
     average,
     common_scores,
+    evaluate_classifiers,
     evaluate_transfer,
     mean_per_class,
+    nearest,
     score_set,
 )
 from groco_cli.models import EncoderMetadata
@@ -117,6 +119,34 @@ def test_a_damaged_picture_fails_its_set_by_name(noisy, picture_folder):
     outcome = evaluated(TransferSet(name="files", train=files, test=files, remark=""), k=1)["files"]
     assert isinstance(outcome, Failed)
     assert "1.png" in outcome.error.message
+
+
+def test_a_second_evaluation_extracts_nothing_and_scores_the_same(noisy, picture_folder, tmp_path):
+    folder = picture_folder("0.png", "1.png", "2.png")
+    paths = tuple(folder / f"{number}.png" for number in range(3))
+    files = FileSource(paths, torch.tensor([0, 1, 0]), ("a", "b"))
+    paths[2].write_bytes(b"no picture")
+    damaged = TransferSet(name="files", train=noisy.train, test=files, remark="")
+    encoder, shown = pixels(SMALL), []
+    encoder.register_forward_hook(lambda module, images, output: shown.append(len(output)))
+
+    def outcomes(cache: Path | None, tell=lambda line: None) -> dict[str, Outcome]:
+        shown.clear()
+        classifiers = {"k-NN": nearest(5, 0.07, CPU)}
+        return evaluate_classifiers(
+            encoder, [noisy, damaged], classifiers, device=CPU, workers=0, cache=cache, tell=tell
+        )["k-NN"]
+
+    without = outcomes(None)
+    told: list[str] = []
+    for images, lines in ((32, 1), (0, 4)):  # the damaged set's training images are the other's
+        found = outcomes(tmp_path / "cache", told.append)
+        assert (sum(shown), len(told)) == (images, lines)
+        assert found["noisy"] == without["noisy"]
+        assert isinstance(found["files"], Failed)
+        assert "2.png" in found["files"].error.message
+    assert told[1].startswith("noisy train: from the cache ")
+    assert len(list((tmp_path / "cache").iterdir())) == 2, "nothing is kept of the pictures that failed"
 
 
 def scored(top1: float, mean: float) -> TransferScore:
