@@ -72,16 +72,16 @@ def losses(run: RunFolder) -> torch.Tensor:
 @pytest.mark.parametrize("number", [signal.SIGTERM])
 def test_a_stopped_run_is_saved_once_and_goes_on_as_if_nothing_had_happened(tmp_path, number):
     whole, run = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
-    typed = (*TINY, "--processes", "2", "--epochs", "8")
+    typed = (*TINY, "--processes", "2", "--epochs", "4")
     process = start(*typed, "--output", str(run.path))
-    wait_for_step(run, 7)
+    wait_for_step(run, 3)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number, said
     stopped = [line for line in said.splitlines() if line.startswith("stopped: ")]
     assert len(stopped) == 1
     assert "Traceback" not in said
-    assert 7 <= int(stopped[0].split()[3]) < 40
+    assert 3 <= int(stopped[0].split()[3]) < 20
 
     resumed = start("--resume", "--output", str(run.path))
     printed, said = resumed.communicate(timeout=60)
@@ -97,13 +97,13 @@ def test_a_stopped_run_is_saved_once_and_goes_on_as_if_nothing_had_happened(tmp_
 
 def test_a_run_may_go_on_in_another_number_of_processes(tmp_path):
     run = RunFolder(tmp_path / "run")
-    process = start(*TINY, "--processes", "2", "--epochs", "8", "--output", str(run.path))
-    wait_for_step(run, 7)
+    process = start(*TINY, "--processes", "2", "--epochs", "4", "--output", str(run.path))
+    wait_for_step(run, 3)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 143
     resumed = start("--resume", "--output", str(run.path), "--processes", "1")
     assert resumed.wait(timeout=60) == 0
-    assert len(losses(run)) == 40
+    assert len(losses(run)) == 20
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -135,11 +135,11 @@ def test_a_launcher_that_is_killed_leaves_no_process_behind(tmp_path):
 
 
 def test_an_error_that_all_find_is_said_once(tmp_path):
-    failed = start(*TINY, "--processes", "3", "--output", str(tmp_path / "run"))
+    failed = start(*TINY, "--batch-size", "21", "--processes", "2", "--output", str(tmp_path / "run"))
     printed, said = failed.communicate(timeout=60)
     assert failed.returncode == 2
     assert printed == ""
-    errors = "error: --batch-size 20 does not divide among 3 processes; type --batch-size 18 or 21"
+    errors = "error: --batch-size 21 does not divide among 2 processes; type --batch-size 20 or 22"
     assert said.splitlines() == [errors]
 
 

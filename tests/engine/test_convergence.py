@@ -1,4 +1,4 @@
-"""Every loss learns from real photographs: 2,048 of CIFAR-10, four short epochs, against the untrained encoder."""
+"""Every loss learns from real photographs: 1,024 of CIFAR-10, four short epochs, against the untrained encoder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +11,9 @@ from groco_cli.engine.configuration import resolve
 from groco_cli.engine.metrics import read_metrics
 from groco_cli.engine.run_folder import RunFolder
 
-# Measured: from 20.0 % untrained to 32.4, 29.5 and 32.7 %, on a fifth of the test images, which is quicker: one
-# standard error is 1.1 points.
-MARGIN = 0.06
+# Measured: from 19.0 % untrained to 27.3, 24.8 and 29.3 %, on a fifth of the test images, which is quicker: one
+# standard error is 1.0 points.
+MARGIN = 0.04
 TESTED = 2000
 
 
@@ -28,16 +28,16 @@ def fewer_tested(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("loss", "learning_rate"), [("groco", 160.0), ("infonce", 0.5), ("triplet", 4.0)])
+@pytest.mark.parametrize(("loss", "learning_rate"), [("groco", 320.0), ("infonce", 1.0), ("triplet", 8.0)])
 def test_knn_on_cifar10_beats_the_untrained_encoder(cifar_root, fewer_tested, tmp_path, loss, learning_rate):
     settings = resolve(
         "cifar10-quick",
         None,
         {
-            "data": {"subset": 2048, "data_root": str(cifar_root)},
+            "data": {"subset": 1024, "data_root": str(cifar_root)},
             "loss": {"loss": loss},
             "model": {"projector_hidden": 512, "projector_out": 256},
-            "optim": {"batch_size": 128, "epochs": 4, "learning_rate": learning_rate},
+            "optim": {"batch_size": 64, "epochs": 4, "learning_rate": learning_rate},
             "run": {"knn_every": 0, "device": "cpu", "output": str(tmp_path / "run")},
         },
     )
