@@ -1,8 +1,10 @@
-# The two commands of the README, and what developers type. Everything happens in .venv. Python compiles what it imports;
-# compiling all of torch beforehand would take pip a minute.
+# The two commands of the README, and what developers type. Everything happens in .venv.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+
+# Tests start many processes: each would compile groco anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types docs clean
 
@@ -29,10 +31,10 @@ clean:
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile -e .
+	$(BIN)/python -m pip install --quiet -e .
 	touch $@
 
 $(VENV)/.installed-for-tests: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile -e '.[test]'
+	$(BIN)/python -m pip install --quiet -e '.[test]'
 	touch $@ $(VENV)/.installed

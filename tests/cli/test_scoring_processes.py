@@ -55,18 +55,6 @@ def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
     return printed, said
 
 
-def test_two_processes_leave_the_heads_of_one(probe, tmp_path):
-    one, _ = ended(probe("one", "--epochs", "2", "--json", "--no-cache"))
-    two, said = ended(probe("two", "--epochs", "2", "--json", "--no-cache", "--processes", "2"))
-    assert len(two.splitlines()) == 1
-    assert "2 processes" in said
-    assert said.count("epoch 2/2") == 1
-    for left, right in zip(json.loads(one)["scores"], json.loads(two)["scores"], strict=True):
-        assert left["total"] == right["total"] == 360
-        mine, other = load_file(left["head"]), load_file(right["head"])
-        torch.testing.assert_close(mine["weight"], other["weight"], rtol=1e-4, atol=1e-6)
-
-
 def test_a_stopped_probe_says_so_once_and_goes_on_to_the_same_end(probe, start, tmp_path):
     options = ("--epochs", "60", "--cached", "--processes", "2")
     ended(probe("whole", *options))
@@ -94,12 +82,6 @@ def test_neighbours_are_shown_once(start, tmp_path):
     one, _ = ended(start("knn", tiny, "--json", "--bank-size", "101", "--query-size", "33"))
     two, _ = ended(start("knn", tiny, "--json", "--bank-size", "101", "--query-size", "33", "--processes", "2"))
     assert json.loads(one) == json.loads(two)
-
-
-def test_a_mistake_is_told_once(probe):
-    _, said = ended(probe("small", "--batch-size", "5000", "--processes", "2"), 2)
-    assert sum(line.startswith("error") for line in said.splitlines()) == 1
-    assert "--batch-size 5000 is more than the 2874 training images" in said
 
 
 def test_a_bad_picture_in_one_part_is_told_once(start, tmp_path, picture_folder):
