@@ -12,7 +12,7 @@ from groco_cli.engine.settings import (
 
 _DIGITS = Recipe(
     purpose="the embedded digits",
-    expected="in under two minutes on two CPU cores: k-NN (k=20) about 91 %; raw pixels 74 %, untrained 49 %",
+    expected="in some two minutes on two CPU cores: k-NN (k=20) about 91 %; raw pixels 74 %, untrained 49 %",
     settings=PretrainSettings(
         recipe="digits",
         data=DataSettings(data="digits"),
