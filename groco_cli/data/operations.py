@@ -66,7 +66,7 @@ def adjust_brightness(images: Tensor, factors: Tensor) -> Tensor:
 def adjust_contrast(images: Tensor, factors: Tensor) -> Tensor:
     """Blend each image with its mean luma, cut to [0, 1]: [B, 3, H, W], [B] to [B, 3, H, W]."""
     grey = _luma(images.mean(dim=(2, 3), keepdim=True)).mul_(_per_image(1 - factors, images))
-    # Not `addcmul`: with two of its operands constant over an image a CPU takes four times as long.
+    # Not `addcmul`: with two of its operands constant over an image a CPU does not vectorise it.
     return (images * _per_image(factors, images)).add_(grey).clamp_(0, 1)
 
 

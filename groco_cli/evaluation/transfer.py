@@ -19,8 +19,6 @@ from groco_cli.evaluation.knn import Neighbours, check_votes, find_neighbours, p
 from groco_cli.evaluation.multilabel import log_votes, score_votes
 from groco_cli.models import Encoder
 
-K = 20
-
 
 @dataclass(frozen=True, kw_only=True)
 class TransferScore:
@@ -54,25 +52,6 @@ Results = Mapping[str, Mapping[str, Outcome]]
 
 Classifier = Callable[[TransferSet, Tensor, Tensor], TransferScore]
 """Scores a set by the features of its training and test images, [n, D] and [q, D]."""
-
-
-def evaluate_transfer(
-    encoder: Encoder,
-    sets: Sequence[TransferSet | Failed | Missing],
-    *,
-    k: int,
-    temperature: float,
-    device: torch.device,
-    workers: int,
-    advance: Callable[[int], None] = lambda count: None,
-) -> dict[str, Outcome]:
-    """Classify the test images of each set by its nearest training images (`evaluate_classifiers`, `nearest`).
-
-    Returns:
-        An outcome for each set, by name, in their order.
-    """
-    classifiers = {"k-NN": nearest(k, temperature, device)}
-    return evaluate_classifiers(encoder, sets, classifiers, device=device, workers=workers, advance=advance)["k-NN"]
 
 
 def evaluate_classifiers(

@@ -19,8 +19,6 @@ from groco_cli.models.containers import CheckpointError
 from groco_cli.models.encoder import Encoder
 from groco_cli.models.vit_names import in_names_of, in_timms_names
 
-LIBRARIES = ("timm", "torchvision")
-
 # torchvision's ViTs, by patch and width, as timm calls them.
 _TIMMS_VIT = {
     "vit_b_16": "vit_base_patch16_224",
@@ -51,7 +49,7 @@ def export(encoder: Encoder, library: str) -> Exported:
 
     Args:
         encoder: In evaluation mode.
-        library: One of `LIBRARIES`.
+        library: "timm" or "torchvision".
 
     Raises:
         CheckpointError: If the library's plain models have no such encoder.

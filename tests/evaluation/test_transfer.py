@@ -18,7 +18,6 @@ from groco_cli.evaluation.transfer import (
     average,
     common_scores,
     evaluate_classifiers,
-    evaluate_transfer,
     mean_per_class,
     nearest,
     score_set,
@@ -30,7 +29,8 @@ CPU = torch.device("cpu")
 
 
 def evaluated(*sets: TransferSet | Failed | Missing, k: int = 5, **options: object) -> dict[str, Outcome]:
-    return evaluate_transfer(pixels(SMALL), sets, k=k, temperature=0.07, device=CPU, workers=0, **options)
+    classifiers = {"k-NN": nearest(k, 0.07, CPU)}
+    return evaluate_classifiers(pixels(SMALL), sets, classifiers, device=CPU, workers=0, **options)["k-NN"]
 
 
 @pytest.fixture

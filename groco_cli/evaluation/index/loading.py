@@ -29,7 +29,7 @@ def _core_named() -> Iterator[None]:
     """Tell OpenBLAS, while it is loaded, which kernels to take.
 
     FAISS's wheels (1.15 at least) bring OpenBLAS 0.3.15, which takes a processor that it does not know for a Prescott
-    of 2004 (mended in 0.3.19, OpenBLAS's issue 3453): products without AVX, ten times as slow. What the user set stays.
+    of 2004 (mended in 0.3.19, OpenBLAS's issue 3453): products without AVX, and slow. What the user set stays.
     """
     core = _CORES.get(torch.backends.cpu.get_cpu_capability())
     if core is None or _VARIABLE in os.environ or "faiss" in sys.modules:
