@@ -1,5 +1,6 @@
-"""Which device the work runs on, and in which precision."""
+"""Which device the work runs on, in which precision, and how many processes may decode beside it."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -73,3 +74,17 @@ def _computes_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     # Without AVX-512 BF16 or AMX, bf16 on a CPU is emulated and slower than fp32.
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def usable_cores() -> int:
+    """The cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers(device: torch.device) -> int:
+    """Worker processes where none are asked for: all cores but one beside a GPU, none beside a CPU's own work.
+
+    Threads that compute on a CPU wait for each other actively, and a worker that takes the core of one makes all wait:
+    decoding in between is much faster.
+    """
+    return 0 if device.type == "cpu" else max(1, min(16, usable_cores() - 1))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from groco_cli.devices import PRECISIONS, autocast, choose_device, choose_precision, describe
+from groco_cli.devices import PRECISIONS, autocast, choose_device, choose_precision, default_workers, describe
 from groco_cli.errors import UsageError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -93,3 +93,8 @@ def test_products_are_computed_in_the_precision(precision: str, expected: torch.
     with autocast(CPU, precision):
         assert (matrix @ matrix).dtype == expected
     assert (matrix @ matrix).dtype == torch.float32
+
+
+def test_a_cpu_decodes_by_itself_and_a_gpu_has_workers():
+    assert default_workers(CPU) == 0
+    assert default_workers(CUDA) >= 1

@@ -12,8 +12,7 @@ LAYERS = [
     "files",
     "devices",
     "console",
-    "launch",
-    "processes",
+    "distributed",
     "options",
     "tables",
     "sorting",
@@ -22,7 +21,6 @@ LAYERS = [
     "models",
     "evaluation",
     "engine",
-    "together",
 ]
 NO_UI = {"sorting", "losses", "models"}
 UI = {"errors", "console", "options", "tables"}

@@ -1,6 +1,5 @@
 """The processes that decode: how many, what they are asked for, and what is said when one dies."""
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,27 +8,15 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from groco_cli import devices
 from groco_cli.errors import GrocoError
 
 _FEW = 500  # images that are decoded sooner than processes are started
 
 
-def default_workers(device: torch.device) -> int:
-    """Worker processes where none are asked for: all cores but one beside a GPU, none beside a CPU's own work.
-
-    Threads that compute on a CPU wait for each other actively, and a worker that takes the core of one makes all wait:
-    decoding in between is much faster.
-    """
-    return 0 if device.type == "cpu" else max(1, min(16, _usable_cores() - 1))
-
-
 def decoding_workers(images: int) -> int:
     """Worker processes where none are asked for and nothing but decoding is to be done: a core each, none for few."""
-    return 0 if images <= _FEW else min(16, _usable_cores())
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if images <= _FEW else min(16, devices.usable_cores())
 
 
 class Requests:

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from groco_cli.distributed.launch import STOP_FILE
 from groco_cli.engine.settings import PretrainSettings
 from groco_cli.errors import UsageError, did_you_mean
-from groco_cli.launch import STOP_FILE
 
 _PREFIX = "GROCO_"
 _OPTIONS = {"LR": "learning_rate", "NEGATIVES": "num_negatives", "GLOBAL_VIEWS": "views"}  # named unlike their settings

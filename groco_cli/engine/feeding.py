@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from groco_cli.data.loader import ViewLoader
-from groco_cli.data.pool import default_workers
 from groco_cli.data.sampling import Order, shuffled, with_class_mates
 from groco_cli.data.sources import Dataset, Source, data_root, first, open_dataset
 from groco_cli.data.transforms import Normalisation
+from groco_cli.devices import default_workers
 from groco_cli.engine.processes import Processes
 from groco_cli.engine.settings import DataSettings, PretrainSettings
 from groco_cli.errors import UsageError

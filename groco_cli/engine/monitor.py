@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from groco_cli.data.sources import Dataset, Source, pick
+from groco_cli.distributed.collectives import alone
 from groco_cli.evaluation.knn import TEMPERATURE
-from groco_cli.evaluation.processes import alone
 from groco_cli.evaluation.protocol import evaluate_knn
 from groco_cli.models import Encoder
 

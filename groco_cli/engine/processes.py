@@ -10,15 +10,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from groco_cli import processes
 from groco_cli.data.loader import Share
+from groco_cli.distributed import peers
 from groco_cli.engine.batchnorm import Model, with_common_statistics
 from groco_cli.engine.settings import RunSettings
 from groco_cli.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Processes(processes.Peers):
+class Processes(peers.Peers):
     """This process, and those that it trains with."""
 
     def share(self, batch_size: int) -> Share:
@@ -57,6 +57,6 @@ class Processes(processes.Peers):
 
 @contextmanager
 def joined(run: RunSettings) -> Iterator[Processes]:
-    """Join the processes that were started to train with this one, if there are any (`groco_cli.processes.joined`)."""
-    with processes.joined(run.launch()) as peers:
-        yield Processes(**vars(peers))
+    """Join the processes that were started to train with this one, if there are any (`peers.joined`)."""
+    with peers.joined(run.launch()) as joining:
+        yield Processes(**vars(joining))

@@ -9,13 +9,13 @@ from torch import Tensor
 from groco_cli import devices
 from groco_cli.data.loader import ViewLoader
 from groco_cli.data.pool import dead_workers_explained
+from groco_cli.distributed.interrupt import Interrupted, StopRequest
 from groco_cli.engine.announcement import announce
 from groco_cli.engine.checkpoint import TrainingState
 from groco_cli.engine.compiling import compiler_explained, uncompiled
 from groco_cli.engine.configuration import to_toml
 from groco_cli.engine.curves import draw_curves
 from groco_cli.engine.feeding import check_batch, decoders, open_training_set, view_loader
-from groco_cli.engine.interrupt import Interrupted, StopRequest
 from groco_cli.engine.methods import Compared
 from groco_cli.engine.metrics import MetricsLog, NoLog, read_metrics
 from groco_cli.engine.monitor import KNNMonitor, knn_monitor

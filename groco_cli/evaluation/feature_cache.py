@@ -16,8 +16,8 @@ from torch import Tensor
 from groco_cli import __version__, console
 from groco_cli.data.sources import Source, pick
 from groco_cli.data.transforms import EvaluationTransform
+from groco_cli.distributed import collectives
 from groco_cli.errors import GrocoError, UsageError
-from groco_cli.evaluation import processes
 from groco_cli.evaluation.feature_file import DTYPES, read_features, write_rows, written_together
 from groco_cli.evaluation.features import evaluation_transform, extract_features, feature_batches
 from groco_cli.files import check_writable
@@ -48,13 +48,13 @@ def choose_cache(given: Path | None, no_cache: bool, root: Path) -> Path | None:
     if given or no_cache:
         return given
     folder: Path | None = root / "features"
-    if processes.number() == 0:
+    if collectives.rank() == 0:
         try:
             check_writable(root / "features/any.safetensors")
         except GrocoError:
             console.note(f"features   in memory alone: {folder} cannot be written to, --cache takes another place")
             folder = None
-    return processes.from_first(folder)
+    return collectives.from_first(folder)
 
 
 def check_dtype(dtype: str) -> None:
@@ -154,8 +154,8 @@ def cached_features(
         GrocoError: If an image cannot be decoded, a feature is not finite or too large for the dtype, or the folder
             cannot be written to or has not the room.
     """
-    own = processes.share_of(len(source))
-    part = pick(source, torch.arange(own.start, own.stop)) if processes.count() > 1 else source
+    own = collectives.share_of(len(source))
+    part = pick(source, torch.arange(own.start, own.stop)) if collectives.world_size() > 1 else source
 
     def batches() -> Iterator[tuple[int, Tensor]]:
         """Each batch of this process's part: its first row, and its features."""
@@ -165,25 +165,25 @@ def cached_features(
             if not kept.isfinite().all():
                 raise GrocoError("a feature is too large for fp16", "type --cache-dtype fp32")
             yield own.start + int(numbers[0]), kept
-            advance(len(kept) * processes.count())
+            advance(len(kept) * collectives.world_size())
 
     shape = (len(source), encoder.feature_dim)
     if folder is None:
         rows = torch.zeros(len(own), encoder.feature_dim, dtype=DTYPES[dtype])
-        with processes.failing_together():
+        with collectives.failing_together():
             for row, kept in batches():
                 rows[row - own.start : row - own.start + len(kept)] = kept
-        return processes.gathered(rows, len(source), device)
-    with processes.failing_together():
+        return collectives.all_rows(rows, len(source), device)
+    with collectives.failing_together():
         key = feature_key(encoder, source, transform, precision=precision, dtype=dtype)
         path = folder / f"{key[:32]}.safetensors"
-    if processes.from_first(read_features(path, key) is None):
+    if collectives.from_first(read_features(path, key) is None):
         with written_together(path, key, shape, dtype) as (temporary, start):
             write_rows(batches(), temporary, start)
     else:
         found(path)
         advance(len(source))
-    with processes.failing_together():
+    with collectives.failing_together():
         features = read_features(path, key)
         if features is None:
             raise GrocoError(

@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from groco_cli.distributed import collectives
 from groco_cli.errors import GrocoError
-from groco_cli.evaluation import processes
 from groco_cli.files import atomic_write, cannot_write
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -51,15 +51,15 @@ def written_together(path: Path, key: str, shape: tuple[int, int], dtype: str) -
         GrocoError: If it cannot be written, or there is no room for it.
     """
     head = _head(key, shape, dtype)
-    with processes.failing_together(), ExitStack() as open_file:
+    with collectives.failing_together(), ExitStack() as open_file:
         temporary = path
-        with processes.failing_together(), _telling_place(path):
-            if processes.number() == 0:
+        with collectives.failing_together(), _telling_place(path):
+            if collectives.rank() == 0:
                 temporary = open_file.enter_context(atomic_write(path))
                 temporary.write_bytes(head)
                 _check_room(path.parent, shape[0] * shape[1] * DTYPES[dtype].itemsize)
-        with processes.failing_together(), _telling_place(path):
-            yield processes.from_first(temporary), len(head)
+        with collectives.failing_together(), _telling_place(path):
+            yield collectives.from_first(temporary), len(head)
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from groco_cli.data.loader import evaluation_batches
 from groco_cli.data.pool import dead_workers_explained
 from groco_cli.data.sources import Source, pick
 from groco_cli.data.transforms import EvaluationTransform, Normalisation
+from groco_cli.distributed import collectives
 from groco_cli.errors import GrocoError
-from groco_cli.evaluation import processes
 from groco_cli.models import Encoder, EncoderMetadata
 
 
@@ -54,22 +54,22 @@ def extract_features(
     Raises:
         GrocoError: If an image cannot be decoded, a feature is not finite, or a worker died.
     """
-    own = processes.share_of(len(source))
+    own = collectives.share_of(len(source))
     features = torch.full((len(own), encoder.feature_dim), torch.nan)
     batches = feature_batches(
         encoder,
-        pick(source, torch.arange(own.start, own.stop)) if processes.count() > 1 else source,
+        pick(source, torch.arange(own.start, own.stop)) if collectives.world_size() > 1 else source,
         evaluation_transform(encoder.metadata),
         device=device,
         workers=workers,
         batch_size=batch_size,
         on_bad_image=on_bad_image,
     )
-    with processes.failing_together():
+    with collectives.failing_together():
         for numbers, seen in batches if own else ():
             features[numbers] = seen
-            advance(len(seen) * processes.count())
-    return processes.gathered(features, len(source), device)
+            advance(len(seen) * collectives.world_size())
+    return collectives.all_rows(features, len(source), device)
 
 
 def feature_batches(

@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from groco_cli.evaluation import processes
+from groco_cli.distributed import collectives
 
 MOMENTUM = 0.9
 TRUST = 0.001
@@ -73,8 +73,8 @@ class LinearHeads:
         losses = -log_p.gather(2, truth).sum(dim=(0, 2))
         slopes = log_p.exp_()
         slopes.scatter_add_(2, truth, torch.full_like(truth, -1, dtype=slopes.dtype)).div_(images)
-        of_weight = processes.sum_over((slopes.flatten(1).mT @ features).view_as(self.weight))
-        of_bias = processes.sum_over(slopes.sum(dim=0))
+        of_weight = collectives.sum_over((slopes.flatten(1).mT @ features).view_as(self.weight))
+        of_bias = collectives.sum_over(slopes.sum(dim=0))
         lars_(self.weight, of_weight, self.weight_momentum, learning_rates, weight_decay)
         lars_(self.bias, of_bias, self.bias_momentum, learning_rates, weight_decay)
         return losses
@@ -142,7 +142,7 @@ def count_correct(heads: LinearHeads, features: Tensor, labels: Tensor) -> Tenso
     """
     device = heads.weight.device
     correct = torch.zeros(len(heads.bias), 2, dtype=torch.int64, device=device)
-    own = processes.share_of(len(features))
+    own = collectives.share_of(len(features))
     for start in range(own.start, own.stop, _BLOCK):
         block = slice(start, min(start + _BLOCK, own.stop))
         logits = heads.logits(features[block].to(device).float())
@@ -151,4 +151,4 @@ def count_correct(heads: LinearHeads, features: Tensor, labels: Tensor) -> Tenso
         earlier = (logits == of_truth) & (torch.arange(logits.shape[2], device=device) < truth)
         ranks = ((logits > of_truth) | earlier).sum(dim=2)  # [b, H]
         correct += torch.stack([(ranks == 0).sum(dim=0), (ranks < 5).sum(dim=0)], dim=1)
-    return processes.sum_over(correct)
+    return collectives.sum_over(correct)

@@ -18,7 +18,7 @@ from groco_cli.data.sampling import shuffled
 from groco_cli.data.sources import Source
 from groco_cli.data.transforms import Normalisation
 from groco_cli.data.views import View
-from groco_cli.evaluation import processes
+from groco_cli.distributed import collectives
 from groco_cli.models import Encoder
 
 _CHUNK = 256  # pictures that are loaded and encoded together, at most where the batch divides well
@@ -72,9 +72,9 @@ class AugmentedFeatures:
     ) -> None:
         assert source.labels is not None
         self.encoder, self.labels, self.device, self.precision = encoder, source.labels, device, precision
-        self.share = Share(processes.number(), processes.count())
+        self.share = Share(collectives.rank(), collectives.world_size())
         # A frozen encoder sees each picture alone, so a batch of 4,096 need not be in memory at once.
-        self.chunks = _chunks(batch_size, max(_LEAST, processes.count()))
+        self.chunks = _chunks(batch_size, max(_LEAST, collectives.world_size()))
         about = encoder.metadata
         self.loader = ViewLoader(
             source,
@@ -125,7 +125,7 @@ class CachedFeatures:
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Every image once, in an order of this epoch's own."""
-        share, order = Share(processes.number(), processes.count()), self.order(epoch)
+        share, order = Share(collectives.rank(), collectives.world_size()), self.order(epoch)
         for start in range(0, len(order), self.batch_size):
             batch = order[start : start + self.batch_size]
             own = torch.from_numpy(share.of(batch))

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from groco_cli.data.sources import Dataset, Source
+from groco_cli.distributed import collectives
 from groco_cli.errors import GrocoError, UsageError
-from groco_cli.evaluation import processes
 from groco_cli.evaluation.feature_cache import cached_features, check_dtype
 from groco_cli.evaluation.features import evaluation_transform
 from groco_cli.evaluation.linear import LinearHeads, LinearScore, count_correct
@@ -139,7 +139,7 @@ class LinearProbe:
             losses += self.heads.step(features, labels, rates, images=images, weight_decay=decay)
             seen += images
             advance(images)
-        means: list[float] = (processes.sum_over(losses) / seen).tolist()
+        means: list[float] = (collectives.sum_over(losses) / seen).tolist()
         for rate, mean in zip(self.settings.learning_rates, means, strict=True):
             if not math.isfinite(mean):
                 raise GrocoError(f"the loss of --lr {rate:g} is {mean} in epoch {epoch + 1}", "leave that one out")
@@ -254,7 +254,7 @@ def check_probe_data(dataset: Dataset, settings: ProbeSettings) -> None:
             f"--batch-size {batch} is more than the {images} training images of {dataset.name}",
             f"type --batch-size {images} or less",
         )
-    if batch < processes.count():
+    if batch < collectives.world_size():
         raise UsageError(
-            f"--batch-size {batch} is less than the {processes.count()} processes", "type a larger --batch-size"
+            f"--batch-size {batch} is less than the {collectives.world_size()} processes", "type a larger --batch-size"
         )

@@ -11,8 +11,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from groco_cli import __version__
+from groco_cli.distributed import collectives
 from groco_cli.errors import GrocoError, UsageError
-from groco_cli.evaluation import processes
 from groco_cli.evaluation.linear import LinearHeads, LinearScore
 from groco_cli.evaluation.linear_protocol import LinearProbe, ProbeSettings
 from groco_cli.files import atomic_write
@@ -44,7 +44,7 @@ class ProbeRun:
 def save_state(folder: Path, run: ProbeRun, probe: LinearProbe) -> None:
     """Write everything that changes while a probe is trained; the first process does."""
     stored = asdict(run) | {"history": [[asdict(score) for score in epoch] for epoch in probe.history]}
-    if processes.number() == 0:
+    if collectives.rank() == 0:
         _write(folder / STATE, {field.name: getattr(probe.heads, field.name) for field in fields(LinearHeads)}, stored)
 
 
@@ -96,7 +96,7 @@ def save_heads(
     paths = []
     for number, score in enumerate(probe.history[-1]):
         paths.append(folder / f"head-lr{score.learning_rate:g}.safetensors")
-        if processes.number() == 0:
+        if collectives.rank() == 0:
             tensors = {"weight": probe.heads.weight[number], "bias": probe.heads.bias[number]}
             facts = {
                 "checkpoint": run.checkpoint,

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from groco_cli.evaluation import processes
+from groco_cli.distributed import collectives
 from groco_cli.evaluation.ground_truth import Box
 from groco_cli.evaluation.retrieval import QueryScore, RetrievalScore, mean_scores, score_queries
 from groco_cli.evaluation.retrieval_features import retrieval_features
@@ -73,7 +73,7 @@ def evaluate_retrieval(
 
     def features(paths: Sequence[Path], boxes: Sequence[Box | None] | None = None) -> Iterator[Tensor]:
         """Of this process's part of the pictures."""
-        own = processes.share_of(len(paths))
+        own = collectives.share_of(len(paths))
         yield torch.empty(0, encoder.feature_dim)
         yield from retrieval_features(
             encoder,
@@ -82,11 +82,11 @@ def evaluate_retrieval(
             protocol=protocol,
             device=device,
             workers=workers,
-            advance=lambda count: advance(count * processes.count()),
+            advance=lambda count: advance(count * collectives.world_size()),
         )
 
     def all_features(paths: Sequence[Path], boxes: Sequence[Box | None] | None = None) -> Tensor:
-        return processes.gathered(torch.cat(list(features(paths, boxes))), len(paths), device)
+        return collectives.all_rows(torch.cat(list(features(paths, boxes))), len(paths), device)
 
     finish: Callable[[Tensor], Tensor] = nn.Identity()
     if protocol.whiten:
@@ -94,7 +94,7 @@ def evaluate_retrieval(
     boxes = [truth.bbx for truth in data.ground_truth.gnd] if protocol.crop_query else None
     queries = finish(all_features(data.queries, boxes))
     found = torch.cat([finish(block) @ queries.T for block in features(data.database)])
-    similarities = processes.gathered(found, len(data.database), device).T
+    similarities = collectives.all_rows(found, len(data.database), device).T
     ranking = similarities.argsort(dim=1, descending=True, stable=True)
     scores = score_queries(ranking.T, data.ground_truth)
     first = ranking[:, :top].clone()

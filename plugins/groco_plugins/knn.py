@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from groco_cli import console, options, tables
+from groco_cli.distributed.command import over_processes
 from groco_cli.errors import UsageError
 from groco_cli.files import atomic_write, check_writable
-from groco_cli.together import over_processes
 
 if TYPE_CHECKING:
     from groco_cli.data.sources import Dataset
@@ -82,8 +82,8 @@ def knn(
     import math
 
     from groco_cli import devices
-    from groco_cli.data.pool import default_workers
     from groco_cli.data.sources import data_root as root_of
+    from groco_cli.distributed.collectives import rank
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison
     from groco_cli.evaluation.feature_cache import check_dtype, choose_cache
@@ -96,7 +96,6 @@ def knn(
         take_first,
     )
     from groco_cli.evaluation.knn_table import knn_table, paper_notes
-    from groco_cli.evaluation.processes import number
     from groco_cli.evaluation.protocol import evaluate_knn
 
     chosen = devices.choose_device(device or "auto")
@@ -135,7 +134,7 @@ def knn(
                 ks=ks,
                 temperature=weighing,
                 device=chosen,
-                workers=default_workers(chosen) if workers is None else workers,
+                workers=devices.default_workers(chosen) if workers is None else workers,
                 options=search,
                 cache=None if encoder.metadata.arch == "pixels" else kept,  # on the disk they are already
                 cache_dtype=cache_dtype or "fp32",
@@ -146,7 +145,7 @@ def knn(
     beside = comparison.baselines(compared) if baselines else {}
     to_beat = {label: result_of(label, encoder) for label, encoder in beside.items()}
     results = {one.name: result_of(one.name, one.encoder) for one in compared}
-    if number():
+    if rank():
         return  # the first process shows and writes the result
 
     result = results[compared[0].name]

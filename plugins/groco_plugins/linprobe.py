@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from groco_cli import console, options, tables
+from groco_cli.distributed.command import over_processes
 from groco_cli.errors import GrocoError, UsageError
-from groco_cli.together import over_processes
 
 if TYPE_CHECKING:
     import torch
@@ -77,14 +77,13 @@ def linprobe(
     given = {name: value for name, value in locals().items() if name in _SETTINGS and value is not None}
 
     from groco_cli import devices
-    from groco_cli.data.pool import default_workers
     from groco_cli.data.sources import data_root as root_of
     from groco_cli.data.sources import open_dataset
+    from groco_cli.distributed.collectives import rank
     from groco_cli.evaluation import comparison
     from groco_cli.evaluation.feature_cache import choose_cache, encoder_hash
     from groco_cli.evaluation.linear_protocol import check_probe_data
     from groco_cli.evaluation.linear_table import linear_table, paper_notes, probe_note, probe_record
-    from groco_cli.evaluation.processes import number
 
     tables.check_places(csv_file, latex)
     root = root_of(str(data_root or ""))
@@ -115,7 +114,7 @@ def linprobe(
             folder,
             resume=resume,
             device=chosen,
-            workers=default_workers(chosen) if workers is None else workers,
+            workers=devices.default_workers(chosen) if workers is None else workers,
             cache=kept,
         )
         encoders.append(
@@ -124,7 +123,7 @@ def linprobe(
             | probe_record(run.settings, one.encoder.metadata, results[one.name], heads)
         )
 
-    if number():
+    if rank():
         return  # the first process shows and writes the result
     facts: dict[str, Any] = {
         "data": dataset.name,
@@ -158,16 +157,16 @@ def _probe(
 ) -> "tuple[list[LinearScore], list[Path]]":
     """Train the probe of one encoder, and leave its heads in its folder."""
     from groco_cli import devices
-    from groco_cli.engine.interrupt import Interrupted
+    from groco_cli.distributed.collectives import world_size
+    from groco_cli.distributed.interrupt import Interrupted
     from groco_cli.evaluation.linear_protocol import prepare_probe
     from groco_cli.evaluation.linear_state import load_state, save_heads, save_state
-    from groco_cli.evaluation.processes import count
 
     settings, about = run.settings, one.encoder.metadata
     assert dataset.test is not None
     console.note(f"protocol   {settings.protocol(about)}")
     console.note(f"data       {dataset.name}: {len(dataset.train):,} images, {len(dataset.test):,} held out")
-    among = f", {world} processes" if (world := count()) > 1 else ""
+    among = f", {world} processes" if (world := world_size()) > 1 else ""
     console.note(f"device     {devices.describe(device)}{among}, encoder in {settings.precision}")
     bar, task = console.progress("features", len(dataset.test) + settings.cached * len(dataset.train))
     with bar:
@@ -202,21 +201,21 @@ def _probe(
 
 
 def _new_run(path: Path, encoder: str, data: str, given: dict[str, Any]) -> "ProbeRun":
+    from groco_cli.distributed.collectives import world_size
     from groco_cli.evaluation.linear_protocol import ProbeSettings
     from groco_cli.evaluation.linear_state import ProbeRun
-    from groco_cli.evaluation.processes import count
 
     rates = {"learning_rates": tuple(given["learning_rates"])} if "learning_rates" in given else {}
     settings = ProbeSettings(**given | rates)
-    return ProbeRun(checkpoint=str(path), encoder=encoder, data=data, settings=settings, processes=count())
+    return ProbeRun(checkpoint=str(path), encoder=encoder, data=data, settings=settings, processes=world_size())
 
 
 def _resumed(
     output: Path | None, given: dict[str, Any], checkpoints: list[Path] | None, data: str | None
 ) -> "ProbeRun":
     """The run in `--output`, which keeps its settings."""
+    from groco_cli.distributed.collectives import world_size
     from groco_cli.evaluation.linear_state import read_run
-    from groco_cli.evaluation.processes import count
 
     if output is None:
         raise UsageError("--resume needs --output", "name the probe's folder")
@@ -230,8 +229,8 @@ def _resumed(
             raise UsageError(f"--resume takes the probe's own settings, not another {option}", f"leave out {option}")
     if checkpoints and str(checkpoints[0]) != run.checkpoint:
         console.note(f"the probe was begun with {run.checkpoint}")
-    if run.processes != count():
-        console.note(f"the probe was begun in {run.processes} processes, not {count()}: the same but for rounding")
+    if run.processes != world_size():
+        console.note(f"the probe was begun in {run.processes} processes, not {world_size()}: the same but for rounding")
     return run
 
 
@@ -250,11 +249,11 @@ def _outputs(output: Path | None, compared: "list[Compared]") -> list[Path | Non
 
 def _folder(output: Path | None, resume: bool) -> "RunFolder":
     """The probe's folder, made and found writable by the first process, and the same in all."""
+    from groco_cli.distributed.collectives import from_first, rank
     from groco_cli.engine.run_folder import RunFolder, new_run_folder
     from groco_cli.evaluation.linear_state import STATE
-    from groco_cli.evaluation.processes import from_first, number
 
-    if number():
+    if rank():
         return RunFolder(from_first(Path()))
     if output and not resume and (output.expanduser() / STATE).exists():
         raise UsageError(f"--output {output} already holds a linear probe", "type --resume to go on, or name another")

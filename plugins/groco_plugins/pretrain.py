@@ -115,7 +115,7 @@ def pretrain(
     """
     given = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
 
-    from groco_cli import launch
+    from groco_cli.distributed import launch
     from groco_cli.engine import configuration, run_folder
     from groco_cli.engine.environment import from_environment
     from groco_cli.engine.metrics import read_metrics

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from groco_cli import console, options, tables
+from groco_cli.distributed.command import over_processes
 from groco_cli.errors import UsageError
 from groco_cli.files import atomic_write, check_writable
-from groco_cli.together import over_processes
 
 if TYPE_CHECKING:
     from groco_cli.evaluation.retrieval_protocol import RetrievalProtocol
@@ -72,10 +72,9 @@ def retrieve(
     ground truth in the same form.
     """
     from groco_cli import devices
-    from groco_cli.data.pool import default_workers
+    from groco_cli.distributed.collectives import rank
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison
-    from groco_cli.evaluation.processes import number
     from groco_cli.evaluation.retrieval_page import retrieval_page
     from groco_cli.evaluation.retrieval_protocol import named_protocol
     from groco_cli.evaluation.retrieval_search import BACKEND, evaluate_retrieval, pictures_to_see
@@ -103,12 +102,12 @@ def retrieve(
                 data,
                 used,
                 device=chosen,
-                workers=default_workers(chosen) if workers is None else workers,
+                workers=devices.default_workers(chosen) if workers is None else workers,
                 top=top,
                 advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
             )
 
-    if number():
+    if rank():
         return  # the first process shows and writes the result
     facts = {
         f"encoder {one.name}": "{checkpoint}, {arch}, {method}, {epoch} epochs".format(**one.record())

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from groco_cli import console, options, tables
+from groco_cli.distributed.command import over_processes
 from groco_cli.errors import GrocoError, UsageError, did_you_mean
-from groco_cli.together import over_processes
 
 if TYPE_CHECKING:
     from groco_cli.data.sources.transfer import Failed, Missing, TransferSet
@@ -47,14 +47,13 @@ def transfer(
     average.
     """
     from groco_cli import devices
-    from groco_cli.data.pool import default_workers
     from groco_cli.data.sources import data_root as root_of
     from groco_cli.data.sources.transfer import TransferSet
+    from groco_cli.distributed.collectives import rank
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison
     from groco_cli.evaluation.feature_cache import check_dtype, choose_cache
     from groco_cli.evaluation.knn import check_votes
-    from groco_cli.evaluation.processes import number
     from groco_cli.evaluation.transfer import TransferScore, evaluate_classifiers, nearest
     from groco_cli.evaluation.transfer_linear import PROTOCOL, linear_classifier, linear_notes
     from groco_cli.evaluation.transfer_table import TABLE_3, csv_rows, notes, table_rows
@@ -82,7 +81,7 @@ def transfer(
                 opened,
                 classifiers,
                 device=chosen,
-                workers=default_workers(chosen) if workers is None else workers,
+                workers=devices.default_workers(chosen) if workers is None else workers,
                 cache=kept,
                 cache_dtype=cache_dtype or "fp32",
                 tell=lambda line, bar=bar, name=one.name: console.note(f"features   {name}, {line}", above=bar),  # type: ignore[misc]
@@ -93,7 +92,7 @@ def transfer(
             results[column] = outcomes
             encoders[column] = one.record() | {"classifier": classifier}
 
-    if number():
+    if rank():
         return  # the first process shows and writes the result
     facts = {
         "data_root": str(root),

@@ -12,7 +12,7 @@ import torch
 import torchvision.transforms.v2.functional as tvf
 
 from groco_cli.data.loader import Share, ViewLoader, evaluation_batches
-from groco_cli.data.pool import dead_workers_explained, default_workers
+from groco_cli.data.pool import dead_workers_explained
 from groco_cli.data.sampling import shuffled
 from groco_cli.data.sources import FileSource, MemorySource, open_dataset
 from groco_cli.data.transforms import EvaluationTransform, Normalisation
@@ -298,11 +298,6 @@ def test_memory_does_not_grow_with_epochs(picture_folder):
     sizes = [int(line) for line in ran.stdout.split()]
     assert len(sizes) == 7
     assert sizes[-1] - sizes[0] < 8 * 2**20
-
-
-def test_a_cpu_decodes_by_itself_and_a_gpu_has_workers():
-    assert default_workers(CPU) == 0
-    assert default_workers(torch.device("cuda")) >= 1
 
 
 @pytest.mark.parametrize("source", ["memory", "files"])

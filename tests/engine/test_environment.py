@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
+from groco_cli.distributed.launch import STOP_FILE
 from groco_cli.engine.environment import from_environment
 from groco_cli.engine.settings import PretrainSettings
 from groco_cli.errors import UsageError
-from groco_cli.launch import STOP_FILE
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from groco_cli.distributed.interrupt import Interrupted
 from groco_cli.engine import pretrain
 from groco_cli.engine.configuration import override, resume_settings
-from groco_cli.engine.interrupt import Interrupted
 from groco_cli.engine.methods import MoCoV3
 from groco_cli.engine.objective import build_method
 from groco_cli.engine.report import Report

@@ -16,10 +16,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from groco_cli import console, devices
+from groco_cli.distributed.interrupt import Interrupted
 from groco_cli.engine import checkpoint, pretrain, saving
 from groco_cli.engine.checkpoint import TrainingState
 from groco_cli.engine.configuration import override, resume_settings
-from groco_cli.engine.interrupt import Interrupted
 from groco_cli.engine.metrics import read_metrics
 from groco_cli.engine.report import Report
 from groco_cli.engine.run_folder import RunFolder

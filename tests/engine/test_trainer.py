@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from groco_cli.distributed.interrupt import Interrupted
 from groco_cli.engine import pretrain
 from groco_cli.engine.configuration import override, resume_settings
-from groco_cli.engine.interrupt import Interrupted
 from groco_cli.engine.metrics import read_metrics
 from groco_cli.engine.report import Report
 from groco_cli.engine.run_folder import RunFolder

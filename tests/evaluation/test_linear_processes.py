@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from groco_cli.data.sources import Dataset, MemorySource
-from groco_cli.evaluation import processes
+from groco_cli.distributed import collectives
 from groco_cli.evaluation.linear_protocol import ProbeSettings, prepare_probe
 from groco_cli.evaluation.protocol import pixels
 from groco_cli.models import EncoderMetadata
@@ -26,7 +26,7 @@ def noise(count: int, seed: int) -> MemorySource:
 def probed(cached: bool, kept: bool, folder: str) -> dict[str, torch.Tensor]:
     """What a probe comes to; 45 = 2 · 20 + 5 training images, so that neither half nor last batch is even."""
     settings = ProbeSettings(epochs=3, batch_size=20, learning_rates=(1.0, 300.0), cached=cached)
-    cache = Path(folder) / f"cache-{processes.count()}" if kept else None
+    cache = Path(folder) / f"cache-{collectives.world_size()}" if kept else None
     dataset = Dataset("noise", noise(45, 0), noise(11, 1))
     probe = prepare_probe(pixels(TINY), dataset, settings, device=torch.device("cpu"), workers=0, cache=cache)
     *_, scores = probe.run()
@@ -42,7 +42,7 @@ def probed(cached: bool, kept: bool, folder: str) -> dict[str, torch.Tensor]:
 
 def one_of_two(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    shares = [list(processes.share_of(total)) for total in (0, 1, 7, 8)]
+    shares = [list(collectives.share_of(total)) for total in (0, 1, 7, 8)]
     results = {case: probed(*case, folder) for case in CASES}
     torch.save({"results": results, "shares": shares}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -76,6 +76,6 @@ def test_processes_share_every_thing_once(both):
 
 
 def test_one_process_alone_does_everything():
-    assert list(processes.share_of(5)) == list(range(5))
-    assert (processes.number(), processes.count(), processes.from_first("x")) == (0, 1, "x")
-    assert processes.sum_over(torch.ones(2)).tolist() == [1, 1]
+    assert list(collectives.share_of(5)) == list(range(5))
+    assert (collectives.rank(), collectives.world_size(), collectives.from_first("x")) == (0, 1, "x")
+    assert collectives.sum_over(torch.ones(2)).tolist() == [1, 1]

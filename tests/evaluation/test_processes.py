@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from groco_cli.data.sources import MemorySource
+from groco_cli.distributed import collectives
 from groco_cli.errors import GrocoError
-from groco_cli.evaluation import processes
 from groco_cli.evaluation.feature_cache import plain_features
 from groco_cli.evaluation.features import extract_features
 from groco_cli.evaluation.ground_truth import GroundTruth, QueryTruth
@@ -62,7 +62,7 @@ def with_an_error(rank: int) -> str:
 def cached(folder: str, damaged: bool = False) -> Tensor | str:
     """Features of 5 pictures by way of a cache, or what went wrong; damaged, the last picture's is not finite."""
     encoder = Encoder(torch.nn.Flatten(), 3 * SIZE**2, TINY)
-    if damaged and processes.number() == processes.count() - 1:
+    if damaged and collectives.rank() == collectives.world_size() - 1:
         encoder.register_forward_hook(lambda module, images, output: output * torch.nan)
     images = torch.randint(256, (5, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
     source = MemorySource(images, None, ())
@@ -90,7 +90,7 @@ def one_of_two(rank: int, folder: str) -> None:
         ],
     }
     if rank == 0:
-        with processes.alone():
+        with collectives.alone():
             found["alone"] = features_of(5, [])
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, fields
 
 from groco_cli.devices import PRECISIONS
+from groco_cli.distributed.launch import LaunchSettings
 from groco_cli.engine.every import Every
 from groco_cli.engine.settings.checks import at_least, one_of
 from groco_cli.engine.sinks import SINKS
-from groco_cli.launch import LaunchSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -209,7 +209,7 @@ def _start(wanted: LaunchSettings, count: int, *, patient: bool) -> None:
 
     # Each process tells its own error; what the launcher would add is a page long.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL + 1)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, devices.usable_cores() // count)))
     with TemporaryDirectory(prefix="groco-") as folder, _stop_is_passed_on(Path(folder) / "stop", patient):
         config = LaunchConfig(
             min_nodes=wanted.nodes,

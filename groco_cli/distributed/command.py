@@ -12,7 +12,7 @@ def over_processes(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command run in as many processes as its `gpus` and `processes` say, or torchrun or srun started.
 
     Each of them runs all of it, under torch.distributed where they are several; what it prints and writes is for the
-    first one alone (`groco_cli.evaluation.processes.number`). Ctrl-C ends them at once.
+    first one alone (`groco_cli.distributed.collectives.number`). Ctrl-C ends them at once.
 
     Args:
         command: With the options `device`, `gpus`, `processes` and `workers`; it is given the device that is this
@@ -21,9 +21,9 @@ def over_processes(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def typed(**given: Any) -> None:
-        from groco_cli.data.pool import default_workers
-        from groco_cli.launch import LaunchSettings, started
-        from groco_cli.processes import joined
+        from groco_cli.devices import default_workers
+        from groco_cli.distributed.launch import LaunchSettings, started
+        from groco_cli.distributed.peers import joined
 
         asked = {name: given.get(name) for name in ("device", "gpus", "processes")}
         wanted = LaunchSettings(**{name: value for name, value in asked.items() if value is not None})
@@ -40,7 +40,7 @@ def over_processes(command: Callable[..., None]) -> Callable[..., None]:
 @contextmanager
 def _stopped_in_one_voice(rank: int, world: int) -> Iterator[None]:
     """Among several, take SIGTERM for Ctrl-C if it was the user's, and let the first process alone speak of it."""
-    from groco_cli.engine.interrupt import Interrupted, StopRequest
+    from groco_cli.distributed.interrupt import Interrupted, StopRequest
 
     if world == 1:
         yield

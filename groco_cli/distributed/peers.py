@@ -13,8 +13,8 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 
 from groco_cli import console, devices
+from groco_cli.distributed.launch import LaunchSettings, Place, place, processes_wanted
 from groco_cli.errors import GrocoError, UsageError
-from groco_cli.launch import LaunchSettings, Place, place, processes_wanted
 
 _FIRST_SPEAKS = 1.0  # seconds that the others leave to the first, which often finds the same error
 _CULPRIT_SPEAKS = 10.0  # seconds that those who lost another leave to it

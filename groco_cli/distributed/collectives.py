@@ -15,19 +15,19 @@ _BLOCK = 65536  # rows that processes hand each other at once
 _by_itself = False
 
 
-def number() -> int:
+def rank() -> int:
     """This process's number, from 0."""
     return dist.get_rank() if _together() else 0
 
 
-def count() -> int:
+def world_size() -> int:
     """How many processes there are."""
     return dist.get_world_size() if _together() else 1
 
 
 def share_of(total: int) -> range:
     """This process's part of so many things in a row: neighbours, no thing twice, parts as even as can be."""
-    return range(total * number() // count(), total * (number() + 1) // count())
+    return range(total * rank() // world_size(), total * (rank() + 1) // world_size())
 
 
 def sum_over(tensor: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ def from_first(value: T) -> T:
     return values[0]
 
 
-def gathered(part: Tensor, total: int, device: torch.device) -> Tensor:
+def all_rows(part: Tensor, total: int, device: torch.device) -> Tensor:
     """All rows, in every process, of which each has its part (`share_of`).
 
     Args:
@@ -76,7 +76,7 @@ def failing_together() -> Iterator[None]:
         if not _together():
             raise
         own = error.message, error.hint
-    found: list[tuple[str, str] | None] = [own] * count()
+    found: list[tuple[str, str] | None] = [own] * world_size()
     if _together():
         dist.all_gather_object(found, own)
     for trouble in filter(None, found):

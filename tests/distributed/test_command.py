@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from groco_cli import launch, processes
+from groco_cli.distributed import launch, peers
+from groco_cli.distributed.command import over_processes
+from groco_cli.distributed.launch import STOP_FILE
+from groco_cli.distributed.peers import Peers
 from groco_cli.errors import UsageError
-from groco_cli.launch import STOP_FILE
-from groco_cli.processes import Peers
-from groco_cli.together import over_processes
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def among_two(monkeypatch, rank: int) -> None:
         yield Peers(device=torch.device("cpu"), rank=rank, world=2, sharing=2)
 
     monkeypatch.setattr(launch, "started", lambda wanted, **how: False)
-    monkeypatch.setattr(processes, "joined", joined)
+    monkeypatch.setattr(peers, "joined", joined)
 
 
 def test_alone_a_command_runs_once_on_its_device(command, given):

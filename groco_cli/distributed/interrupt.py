@@ -10,8 +10,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from groco_cli.distributed.launch import STOP_FILE
 from groco_cli.errors import GrocoError
-from groco_cli.launch import STOP_FILE
 
 
 class Interrupted(GrocoError):  # noqa: N818 - nothing went wrong

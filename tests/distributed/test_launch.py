@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from groco_cli import launch
+from groco_cli.distributed import launch
+from groco_cli.distributed.launch import LaunchSettings, Place, place, processes_wanted, started
 from groco_cli.errors import UsageError
-from groco_cli.launch import LaunchSettings, Place, place, processes_wanted, started
 
 TORCHRUN = {
     "RANK": "5",

@@ -1,0 +1,1 @@
+"""Several processes: how they are started, meet, share the work, and end."""
