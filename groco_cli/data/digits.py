@@ -10,6 +10,8 @@ share them, and the encoder learns them instead.
 
 import math
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,16 +36,27 @@ def digits(*, train: bool) -> tuple[Tensor, Tensor]:
     Returns:
         uint8 [n, 3, 32, 32] and int64 [n] in 0..9; n is 2,874 for training (1,437 digits twice), 360 for testing.
     """
-    from sklearn.datasets import load_digits
-
-    loaded = load_digits()
-    handwriting = torch.from_numpy(loaded.images).float().div(16)[:, None]  # [1797, 1, 8, 8] in [0, 1]
+    squares, written = read_handwriting()
+    handwriting = torch.from_numpy(squares).float().div(16)[:, None]  # [1797, 1, 8, 8] in [0, 1]
     number = np.arange(len(handwriting))
     chosen = number[(number % _TEST_EVERY > 0) if train else (number % _TEST_EVERY == 0)]
     renderings = _TRAIN_RENDERINGS if train else 1
     pictures = torch.cat([_scatter(handwriting[chosen], chosen, rendering) for rendering in range(renderings)])
-    labels = torch.from_numpy(loaded.target[chosen]).long().repeat(renderings)
+    labels = torch.from_numpy(written[chosen]).long().repeat(renderings)
     return pictures, labels
+
+
+def read_handwriting() -> tuple[np.ndarray, np.ndarray]:
+    """What `sklearn.datasets.load_digits` gives, [1797, 8, 8] in 0..16 and [1797], without its import's seconds."""
+    spec = find_spec("sklearn")
+    file = Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz" if spec and spec.origin else None
+    if file is None or not file.exists():  # laid out in another way
+        from sklearn.datasets import load_digits
+
+        loaded = load_digits()
+        return loaded.images, loaded.target
+    table = np.loadtxt(file, delimiter=",", dtype=np.int64)
+    return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
 
 
 def _scatter(handwriting: Tensor, number: np.ndarray, rendering: int) -> Tensor:

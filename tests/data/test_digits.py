@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from sklearn.utils import Bunch
 
-from groco_cli.data.digits import digits
+from groco_cli.data.digits import digits, read_handwriting
 
 BOTH = pytest.mark.parametrize("train", [True, False], ids=["train", "test"])
 
@@ -29,14 +28,23 @@ def handwriting() -> dict[bool, np.ndarray]:
     found = {True: np.int64(0), False: np.int64(0)}
     for place in (169, 13, 1):
         ink = 4 + number // place % 13  # of 16
-        squares = Bunch(images=np.tile(ink[:, None, None], (1, 8, 8)).astype(float), target=number % 10)
+        squares = np.tile(ink[:, None, None], (1, 8, 8)), number % 10
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sklearn.datasets.load_digits", lambda squares=squares: squares)
+            patch.setattr("groco_cli.data.digits.read_handwriting", lambda squares=squares: squares)
             for train in found:
                 pictures, _ = digits.__wrapped__(train=train)  # past its cache
                 brightest = pictures.flatten(1).max(dim=1).values.numpy()
                 found[train] = found[train] + place * (np.rint(brightest / 255 * 16).astype(np.int64) - 4)
     return found
+
+
+@pytest.mark.parametrize("found", [True, False], ids=["in its file", "through its function"])
+def test_the_handwriting_is_scikit_learns(monkeypatch, found: bool):
+    if not found:
+        monkeypatch.setattr("groco_cli.data.digits.find_spec", lambda name: None)
+    squares, written = read_handwriting()
+    np.testing.assert_array_equal(squares, load_digits().images)
+    np.testing.assert_array_equal(written, load_digits().target)
 
 
 @BOTH
