@@ -42,14 +42,13 @@ def loss(
 
     chosen = devices.choose_device(device or "auto")
     rows = []
-    bar, task = console.progress("bench loss", len(sizes) + len(batches))
-    with bar:
+    with console.Bar("bench loss", len(sizes) + len(batches)) as bar:
         for size in sizes:
             rows += bench_sorting(size, anchors, chosen, repeats, compiled=compiled)
-            bar.advance(task)
+            bar.advance()
         for images in batches:
             rows += bench_losses(images, dim, chosen, repeats)
-            bar.advance(task)
+            bar.advance()
     first = {(row.part, row.size): row for row in reversed(rows)}  # groco's own, which the others are compared with
     table = console.table(
         ["part", "size", "form", "ms", "×", "peak MB", "×"],
@@ -108,11 +107,10 @@ def data(
         raise UsageError(f"--augmentation {augmentation}: has no such pipeline", "type dino, mocov3 or simclr")
     chosen = devices.choose_device(device or "auto")
     drawn = AUGMENTATIONS[augmentation](views, local_views, image_size, local_size)
-    bar, task = console.progress("bench data", 6 * (repeats + 1))
-    with TemporaryDirectory() as folder, bar:
+    with TemporaryDirectory() as folder, console.Bar("bench data", 6 * (repeats + 1)) as bar:
         root = root_of(str(data_root or ""))
         source = open_dataset(data, root).train if data else generated_jpegs(Path(folder))
-        stages = bench_data(source, drawn, device=chosen, repeats=repeats, advance=lambda: bar.advance(task))
+        stages = bench_data(source, drawn, device=chosen, repeats=repeats, advance=bar.advance)
     taken = {stage.name: stage for stage in stages}
     ratios = {name: taken["official"].milliseconds / taken[name].milliseconds for name in ("worker", "all")}
     table = console.table(
@@ -172,9 +170,8 @@ def train(
     from groco_cli.engine.bench_train import bench_train, passes
 
     settings = configuration.resolve(recipe, None, configuration.by_section(changes))
-    bar, task = console.progress("bench train", passes(repeats))
-    with bar:
-        speed = bench_train(settings, generated=data is None, repeats=repeats, advance=lambda: bar.advance(task))
+    with console.Bar("bench train", passes(repeats)) as bar:
+        speed = bench_train(settings, generated=data is None, repeats=repeats, advance=bar.advance)
     views, batch = settings.views, settings.optim.batch_size
     local = f" + {views.local_views}×{views.local_size}" * (views.local_views > 0)
     facts = {

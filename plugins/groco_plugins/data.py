@@ -153,15 +153,14 @@ def _written(
     folders = {"train": out / "train", "test": out / "val"} if dataset.test else {"train": out}
     written = {}
     for part, source in _parts(dataset).items():
-        bar, task = console.progress(f"writing {_PARTS[part]} images", len(source))
-        with bar:
+        with console.Bar(f"writing {_PARTS[part]} images", len(source)) as bar:
             written[part] = write_shards(
                 source,
                 folders[part],
                 images_per_shard,
                 on_bad_image=on_bad_image,
                 workers=workers,
-                advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
+                advance=bar.advance,
             )
     return written
 
@@ -171,14 +170,8 @@ def _surveyed(dataset: "Dataset", to_decode: int | None, workers: int | None) ->
 
     found = {}
     for part, source in _parts(dataset).items():
-        bar, task = console.progress(f"looking at {_PARTS[part]} images", len(source))
-        with bar:
-            found[part] = survey(
-                source,
-                decode=to_decode,
-                workers=workers,
-                advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
-            )
+        with console.Bar(f"looking at {_PARTS[part]} images", len(source)) as bar:
+            found[part] = survey(source, decode=to_decode, workers=workers, advance=bar.advance)
     return found
 
 

@@ -127,8 +127,7 @@ def knn(
     ks = sorted(set(k or KS))
 
     def result_of(label: str, encoder: "Encoder") -> "KNNResult":
-        bar, task = console.progress(f"features, {label}", len(dataset.train) + len(dataset.test or ()))
-        with bar:
+        with console.Bar(f"features, {label}", len(dataset.train) + len(dataset.test or ())) as bar:
             return evaluate_knn(
                 encoder,
                 dataset,
@@ -139,8 +138,8 @@ def knn(
                 options=search,
                 cache=None if encoder.metadata.arch == "pixels" else kept,  # on the disk they are already
                 cache_dtype=cache_dtype or "fp32",
-                tell=lambda line: console.note(f"features   {label}, {line}", above=bar),
-                advance=lambda count: bar.advance(task, count),
+                tell=lambda line: bar.note(f"features   {label}, {line}"),
+                advance=bar.advance,
             )
 
     beside = comparison.baselines(compared) if baselines else {}

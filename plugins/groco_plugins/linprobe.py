@@ -169,8 +169,7 @@ def _probe(
     console.note(f"data       {dataset.name}: {len(dataset.train):,} images, {len(dataset.test):,} held out")
     among = f", {world} processes" if (world := count()) > 1 else ""
     console.note(f"device     {devices.describe(device)}{among}, encoder in {settings.precision}")
-    bar, task = console.progress("features", len(dataset.test) + settings.cached * len(dataset.train))
-    with bar:
+    with console.Bar("features", len(dataset.test) + settings.cached * len(dataset.train)) as bar:
         probe = prepare_probe(
             one.encoder,
             dataset,
@@ -178,20 +177,19 @@ def _probe(
             device=device,
             workers=workers,
             cache=cache,
-            tell=lambda line: console.note(f"features   {line}", above=bar),
-            advance=lambda images: bar.advance(task, images),
+            tell=lambda line: bar.note(f"features   {line}"),
+            advance=bar.advance,
         )
     if resume:
         load_state(folder.path, probe)
     done = len(probe.history)
     console.note(f"probe      {folder.path}" + (f", resumed after epoch {done}" if resume else ""))
-    bar, task = console.progress("linear probe", settings.epochs * len(dataset.train))
-    bar.update(task, completed=done * len(dataset.train))
+    images = len(dataset.train)
     try:
-        with bar:
-            for scores in probe.run(advance=lambda images: bar.advance(task, images)):
+        with console.Bar("linear probe", settings.epochs * images, done=done * images) as bar:
+            for scores in probe.run(advance=bar.advance):
                 save_state(folder.path, run, probe)
-                console.note(f"epoch {len(probe.history)}/{settings.epochs}  {_in_a_line(scores)}", above=bar)
+                bar.note(f"epoch {len(probe.history)}/{settings.epochs}  {_in_a_line(scores)}")
     except KeyboardInterrupt as error:
         raise Interrupted(
             f"in epoch {len(probe.history) + 1} of {settings.epochs}",

@@ -96,8 +96,7 @@ def retrieve(
 
     results: dict[str, RetrievalResult] = {}
     for one in compared:
-        bar, task = console.progress(f"features, {one.name}", seen)
-        with bar:
+        with console.Bar(f"features, {one.name}", seen) as bar:
             results[one.name] = evaluate_retrieval(
                 one.encoder,
                 data,
@@ -105,7 +104,7 @@ def retrieve(
                 device=chosen,
                 workers=default_workers(chosen) if workers is None else workers,
                 top=top,
-                advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
+                advance=bar.advance,
             )
 
     if number():

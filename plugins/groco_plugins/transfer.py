@@ -13,6 +13,7 @@ from groco_cli.together import over_processes
 
 if TYPE_CHECKING:
     from groco_cli.data.sources.transfer import Failed, Missing, TransferSet
+    from groco_cli.evaluation.comparison import Compared
     from groco_cli.evaluation.transfer import Outcome, Results
 
 
@@ -72,12 +73,9 @@ def transfer(
     images = sum(len(one.train) + len(one.test) for one in opened if isinstance(one, TransferSet))
     compared = comparison.read_compared(comparison.named_checkpoints(checkpoints or [newest_checkpoint()]))
 
-    results: dict[str, dict[str, Outcome]] = {}
-    encoders: dict[str, dict[str, Any]] = {}
-    for one in compared:
-        bar, task = console.progress(f"features, {one.name}", images)
-        with bar:
-            by_classifier = evaluate_classifiers(
+    def outcomes_of(one: "Compared") -> "dict[str, dict[str, Outcome]]":
+        with console.Bar(f"features, {one.name}", images) as bar:
+            return evaluate_classifiers(
                 one.encoder,
                 opened,
                 classifiers,
@@ -85,10 +83,14 @@ def transfer(
                 workers=default_workers(chosen) if workers is None else workers,
                 cache=kept,
                 cache_dtype=cache_dtype or "fp32",
-                tell=lambda line, bar=bar, name=one.name: console.note(f"features   {name}, {line}", above=bar),  # type: ignore[misc]
-                advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
+                tell=lambda line: bar.note(f"features   {one.name}, {line}"),
+                advance=bar.advance,
             )
-        for classifier, outcomes in by_classifier.items():
+
+    results: dict[str, dict[str, Outcome]] = {}
+    encoders: dict[str, dict[str, Any]] = {}
+    for one in compared:
+        for classifier, outcomes in outcomes_of(one).items():
             column = one.name if classifier == "k-NN" else f"{one.name}, {classifier}"
             results[column] = outcomes
             encoders[column] = one.record() | {"classifier": classifier}
