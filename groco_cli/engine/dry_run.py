@@ -109,7 +109,6 @@ class DryRun:
     def rows(self) -> list[list[str]]:
         """For people: names and values."""
         optim, views, disk = self.settings.optim, self.settings.views, self.disk
-        local = f" + {views.local_views}×{views.local_size}" * (views.local_views > 0)
         each = f", {optim.batch_size // self.processes} for each of {self.processes} processes" * (self.processes > 1)
         rule = f"{optim.learning_rate:g} × " + ("batch/256" if optim.lr_scaling == "linear" else "√(batch/256)")
         if self.total_bytes is None:
@@ -121,7 +120,7 @@ class DryRun:
         return [
             ["recipe", self.settings.recipe],
             ["data", f"{self.data}: {self.images:,} images, {self.classes or 'no'} classes"],
-            ["views", f"{views.views}×{views.image_size}{local}, {views.augmentation} augmentations"],
+            ["views", f"{views}, {views.augmentation} augmentations"],
             ["batch", f"{optim.batch_size}{each}"],
             ["encoder", f"{self.settings.model.arch}; {self.parameters:,} weights are trained, heads included"],
             ["loss", self.loss],

@@ -5,7 +5,7 @@ from dataclasses import replace
 from groco_cli.data.loader import ViewLoader
 from groco_cli.data.pool import default_workers
 from groco_cli.data.sampling import Order, shuffled, with_class_mates
-from groco_cli.data.sources import Dataset, Source, data_root, first, open_dataset
+from groco_cli.data.sources import Dataset, Source, default_root, first, open_dataset
 from groco_cli.data.transforms import Normalisation
 from groco_cli.engine.processes import Processes
 from groco_cli.engine.settings import DataSettings, PretrainSettings
@@ -20,7 +20,7 @@ def open_training_set(settings: DataSettings) -> Dataset:
         UsageError: If there is no such thing.
         GrocoError: If nothing in it can be decoded, it is damaged, or cannot be downloaded.
     """
-    dataset = open_dataset(settings.data, data_root(settings.data_root))
+    dataset = open_dataset(settings.data, default_root(settings.data_root))
     return replace(dataset, train=first(dataset.train, settings.subset))
 
 

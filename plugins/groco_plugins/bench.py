@@ -98,19 +98,24 @@ def data(
     from tempfile import TemporaryDirectory
 
     from groco_cli import devices
-    from groco_cli.data.sources import data_root as root_of
-    from groco_cli.data.sources import open_dataset
-    from groco_cli.data.views import AUGMENTATIONS
+    from groco_cli.data.sources import default_root, open_dataset
     from groco_cli.engine.bench_data import bench_data, generated_jpegs
+    from groco_cli.engine.settings.views import ViewSettings
 
     if augmentation not in ("dino", "mocov3", "simclr"):
         raise UsageError(f"--augmentation {augmentation}: has no such pipeline", "type dino, mocov3 or simclr")
     chosen = devices.choose_device(device or "auto")
-    drawn = AUGMENTATIONS[augmentation](views, local_views, image_size, local_size)
+    wanted = ViewSettings(
+        augmentation=augmentation,
+        views=views,
+        local_views=local_views,
+        image_size=image_size,
+        local_size=local_size,
+    )
     with TemporaryDirectory() as folder, console.Bar("bench data", 6 * (repeats + 1)) as bar:
-        root = root_of(str(data_root or ""))
+        root = default_root(data_root)
         source = open_dataset(data, root).train if data else generated_jpegs(Path(folder))
-        stages = bench_data(source, drawn, device=chosen, repeats=repeats, advance=bar.advance)
+        stages = bench_data(source, wanted.draw(), device=chosen, repeats=repeats, advance=bar.advance)
     taken = {stage.name: stage for stage in stages}
     ratios = {name: taken["official"].milliseconds / taken[name].milliseconds for name in ("worker", "all")}
     table = console.table(
@@ -125,11 +130,10 @@ def data(
             for stage in stages
         ],
     )
-    local = f" + {local_views}×{local_size}" * (local_views > 0)
     facts = {
         "data": data or "generated JPEGs",
         "images": len(source),
-        "views": f"{views}×{image_size}{local}",
+        "views": str(wanted),
         "augmentation": augmentation,
         "device": devices.describe(chosen),
         "repeats": repeats,
@@ -172,12 +176,11 @@ def train(
     settings = configuration.resolve(recipe, None, configuration.by_section(changes))
     with console.Bar("bench train", passes(repeats)) as bar:
         speed = bench_train(settings, generated=data is None, repeats=repeats, advance=bar.advance)
-    views, batch = settings.views, settings.optim.batch_size
-    local = f" + {views.local_views}×{views.local_size}" * (views.local_views > 0)
+    batch = settings.optim.batch_size
     facts = {
         "recipe": recipe,
         "arch": settings.model.arch,
-        "views": f"{views.views}×{views.image_size}{local}",
+        "views": str(settings.views),
         "batch_size": batch,
         "data": speed.data,
         "device": speed.device,

@@ -78,8 +78,7 @@ def data(
     """
     given = {name: value for name, value in locals().items() if name in _OF_VIEWS_AND_DATA}
 
-    from groco_cli.data.sources import data_root as root_of
-    from groco_cli.data.sources import open_dataset
+    from groco_cli.data.sources import default_root, open_dataset
     from groco_cli.engine import configuration
 
     settings = configuration.resolve(recipe, config, configuration.by_section(given))
@@ -88,7 +87,7 @@ def data(
     if to_shards and sheet:
         raise UsageError("--to-shards does nothing else", "leave out --sheet, or type groco data without --to-shards")
     to_decode, picture = _count(decode), _checked(sheet or Path("contact-sheet.png"))
-    dataset = open_dataset(settings.data.data, root_of(settings.data.data_root))
+    dataset = open_dataset(settings.data.data, default_root(settings.data.data_root))
     if to_shards:
         shards = _written(dataset, to_shards, images_per_shard, settings.data.on_bad_image, workers)
         listed = [[_PARTS[part], f"{len(paths):,} shards"] for part, paths in shards.items()]

@@ -8,15 +8,13 @@ import typer
 
 from groco_cli import console, options, tables
 from groco_cli.errors import UsageError
-from groco_cli.files import atomic_write, check_writable
+from groco_cli.files import atomic_write, check_picture, check_writable
 from groco_cli.together import over_processes
 
 if TYPE_CHECKING:
     from groco_cli.data.sources import Dataset
     from groco_cli.evaluation.protocol import KNNResult
     from groco_cli.models import Encoder
-
-PICTURES = (".png", ".svg", ".pdf")
 
 
 @over_processes
@@ -83,7 +81,7 @@ def knn(
 
     from groco_cli import devices
     from groco_cli.data.pool import default_workers
-    from groco_cli.data.sources import data_root as root_of
+    from groco_cli.data.sources import default_root
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison
     from groco_cli.evaluation.feature_cache import check_dtype, choose_cache
@@ -113,7 +111,7 @@ def knn(
         raise UsageError("--temperature weighs votes, --uniform counts them", "leave one of them out")
     weighing = math.inf if uniform else TEMPERATURE if temperature is None else temperature
     check_dtype(cache_dtype or "fp32")
-    root = root_of(str(data_root or ""))
+    root = default_root(data_root)
     kept = choose_cache(cache, no_cache, root)
     tables.check_places(csv_file, latex)
     paths = comparison.named_checkpoints(checkpoints or [newest_checkpoint()])
@@ -193,8 +191,7 @@ def _pictures(plot: Path | None, names: list[str]) -> list[Path | None]:
     """Where each encoder's picture goes: `--plot` itself, or, of several, beside it with the encoder's name."""
     if plot is None:
         return [None] * len(names)
-    if plot.suffix.lower() not in PICTURES:
-        raise UsageError(f"--plot {plot} has no known ending", f"it may be {', '.join(PICTURES)}")
+    check_picture(plot, "--plot")
     several = [plot.with_stem(f"{plot.stem}-{name.replace('/', '-')}") for name in names]
     places = several if len(names) > 1 else [plot]
     for place in places:

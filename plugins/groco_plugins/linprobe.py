@@ -78,8 +78,7 @@ def linprobe(
 
     from groco_cli import devices
     from groco_cli.data.pool import default_workers
-    from groco_cli.data.sources import data_root as root_of
-    from groco_cli.data.sources import open_dataset
+    from groco_cli.data.sources import default_root, open_dataset
     from groco_cli.evaluation import comparison
     from groco_cli.evaluation.feature_cache import choose_cache, encoder_hash
     from groco_cli.evaluation.linear_protocol import check_probe_data
@@ -87,7 +86,7 @@ def linprobe(
     from groco_cli.evaluation.processes import number
 
     tables.check_places(csv_file, latex)
-    root = root_of(str(data_root or ""))
+    root = default_root(data_root)
     kept = choose_cache(cache, no_cache, root)
     chosen = devices.choose_device(device or "auto")
     if precision:

@@ -62,7 +62,7 @@ def _row(recipe: "Recipe") -> list[str]:
         recipe.name,
         recipe.purpose,
         str(optim.epochs),
-        f"{views.views}×{views.image_size}" + f" + {views.local_views}×{views.local_size}" * (views.local_views > 0),
+        str(views),
         str(optim.batch_size),
         f"{optim.peak_learning_rate:g}",
         f"{paper.knn[20]:.1f}" if paper else "–",

@@ -172,13 +172,13 @@ def _open(
     distractors: Path | None,
 ) -> "RetrievalSet":
     """The set that the options name."""
-    from groco_cli.data.sources import data_root as root_of
+    from groco_cli.data.sources import default_root
     from groco_cli.evaluation.retrieval_set import list_pictures, open_images, open_published
 
     if dataset and (images or ground_truth):
         raise UsageError(f"--dataset {dataset} has its own pictures", "leave out --images and --ground-truth")
     if dataset:
-        data = open_published(dataset, root_of(str(data_root or "")))
+        data = open_published(dataset, default_root(data_root))
     elif images and ground_truth:
         data = open_images(images, ground_truth)
     elif images or ground_truth:

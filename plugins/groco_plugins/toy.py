@@ -8,7 +8,7 @@ import typer
 
 from groco_cli import console
 from groco_cli.errors import UsageError
-from groco_cli.files import atomic_write
+from groco_cli.files import atomic_write, check_picture
 from groco_cli.options import Json
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from groco_cli.engine.toy import ToyResult
 
-PICTURES = (".png", ".svg", ".pdf")
 ROW = "{:z.3f} {:z.3f} {:+z.3f} {:z.3f} {:+z.3f}"
 
 
@@ -48,8 +47,8 @@ def toy(
         UsageError: An option's value cannot be used.
     """
     picture = output or Path("toy.png") if plot or output else None
-    if picture and picture.suffix.lower() not in PICTURES:
-        raise UsageError(f"--output {picture} has no known ending", f"it may be {', '.join(PICTURES)}")
+    if picture:
+        check_picture(picture, "--output")
 
     from groco_cli.engine.toy import ToySettings, run_toy
     from groco_cli.engine.toy_figure import draw_toy

@@ -49,7 +49,7 @@ def transfer(
     """
     from groco_cli import devices
     from groco_cli.data.pool import default_workers
-    from groco_cli.data.sources import data_root as root_of
+    from groco_cli.data.sources import default_root
     from groco_cli.data.sources.transfer import TransferSet
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison
@@ -64,7 +64,7 @@ def transfer(
     check_votes([k], temperature, max(k, 1))
     tables.check_places(csv_file, latex)
     check_dtype(cache_dtype or "fp32")
-    root = root_of(str(data_root or ""))
+    root = default_root(data_root)
     kept = choose_cache(cache, no_cache, root)
     opened = _open(sets, root)
     classifiers = {"k-NN": nearest(k, temperature, chosen)}
