@@ -25,12 +25,9 @@ Latex = Annotated[
     typer.Option("--latex", metavar="FILE", help="Write the table as LaTeX (booktabs).", show_default=False),
 ]
 Paper = Annotated[bool, typer.Option("--paper", help="Put the paper's rows beside it, where it has any.")]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        "--device", help="auto, cpu, cuda, cuda:N or mps; auto takes the first GPU there is.", show_default="auto"
-    ),
-]
+_DEVICE = "auto, cpu, cuda, cuda:N or mps; auto takes the first GPU there is."
+Device = Annotated[str, typer.Option("--device", help=_DEVICE)]
+DeviceSetting = Annotated[str | None, typer.Option("--device", help=_DEVICE, show_default="auto")]
 Gpus = Annotated[
     int | None,
     typer.Option("--gpus", help="GPUs to run on, one process each.", show_default="the one that --device names"),

@@ -15,7 +15,7 @@ def loss(
     dim: Annotated[int, typer.Option(min=1, help="Length of a projection.")] = 2048,
     repeats: Annotated[int, typer.Option(min=1, help="Runs that the median is taken of.")] = 10,
     compiled: Annotated[bool, typer.Option("--compile", help="Measure torch.compile of the sorting part too.")] = False,
-    device: options.Device = None,
+    device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
     """Measure what the loss costs here, in time and memory.
@@ -40,7 +40,7 @@ def loss(
     from groco_cli import devices
     from groco_cli.engine.bench_loss import bench_losses, bench_sorting
 
-    chosen = devices.choose_device(device or "auto")
+    chosen = devices.choose_device(device)
     rows = []
     with console.Bar("bench loss", len(sizes) + len(batches)) as bar:
         for size in sizes:
@@ -84,7 +84,7 @@ def data(
     image_size: Annotated[int, typer.Option(min=8, help="Side of a view, pixels.")] = 224,
     local_size: Annotated[int, typer.Option(min=8, help="Side of a local view, pixels.")] = 96,
     repeats: Annotated[int, typer.Option(min=1, help="Passes that the median is taken of.")] = 3,
-    device: options.Device = None,
+    device: options.Device = "auto",
     data_root: options.DataRoot = None,
     as_json: options.Json = False,
 ) -> None:
@@ -104,7 +104,7 @@ def data(
 
     if augmentation not in ("dino", "mocov3", "simclr"):
         raise UsageError(f"--augmentation {augmentation}: has no such pipeline", "type dino, mocov3 or simclr")
-    chosen = devices.choose_device(device or "auto")
+    chosen = devices.choose_device(device)
     wanted = ViewSettings(
         augmentation=augmentation,
         views=views,
@@ -157,7 +157,7 @@ def train(
     batch_size: Annotated[int | None, options.setting("Images a step.")] = None,
     image_size: options.ImageSize = None,
     repeats: Annotated[int, typer.Option(min=1, help="Steps that each figure is taken of.")] = 10,
-    device: options.Device = None,
+    device: options.DeviceSetting = None,
     precision: options.Precision = None,
     data_root: options.DataRoot = None,
     workers: options.Workers = None,

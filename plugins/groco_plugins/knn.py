@@ -1,8 +1,8 @@
 """`groco knn`: classify by nearest neighbours; the work is `groco_cli.evaluation`."""
 
-from dataclasses import asdict
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -65,7 +65,7 @@ def knn(
     ivf_above: options.IVFAbove = 0,
     ivf_lists: options.IVFLists = 0,
     ivf_probes: options.IVFProbes = 0,
-    device: options.Device = None,
+    device: options.Device = "auto",
     gpus: options.Gpus = None,
     processes: options.Processes = None,
     workers: options.Workers = None,
@@ -77,27 +77,23 @@ def knn(
     are all test images; a folder without a val or test part is scored leave-one-out: each image by all the others.
     Several checkpoints are compared on the same images.
     """
-    import math
-
-    from groco_cli import devices
-    from groco_cli.data.pool import default_workers
     from groco_cli.data.sources import default_root
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison
-    from groco_cli.evaluation.feature_cache import check_dtype, choose_cache
+    from groco_cli.evaluation.extraction import choose_extraction
+    from groco_cli.evaluation.feature_cache import choose_cache
     from groco_cli.evaluation.index import IndexOptions, parse_bytes
-    from groco_cli.evaluation.knn import KS, TEMPERATURE
+    from groco_cli.evaluation.knn import KS
     from groco_cli.evaluation.knn_sources import (
         check_bank_shows_all,
         open_bank_and_queries,
         same_source,
         take_first,
     )
-    from groco_cli.evaluation.knn_table import knn_table, paper_notes
+    from groco_cli.evaluation.knn_table import knn_report
     from groco_cli.evaluation.processes import number
     from groco_cli.evaluation.protocol import evaluate_knn
 
-    chosen = devices.choose_device(device or "auto")
     search = IndexOptions(
         kind=index,
         ivf_above=ivf_above,
@@ -107,88 +103,68 @@ def knn(
         gpus=search_gpus,
         memory=parse_bytes(search_memory),
     )
-    if uniform and temperature is not None:
-        raise UsageError("--temperature weighs votes, --uniform counts them", "leave one of them out")
-    weighing = math.inf if uniform else TEMPERATURE if temperature is None else temperature
-    check_dtype(cache_dtype or "fp32")
+    weighing = _weighing(temperature, uniform)
     root = default_root(data_root)
-    kept = choose_cache(cache, no_cache, root)
+    features = choose_extraction(device, workers, cache=choose_cache(cache, no_cache, root), cache_dtype=cache_dtype)
     tables.check_places(csv_file, latex)
     paths = comparison.named_checkpoints(checkpoints or [newest_checkpoint()])
-    pictures = _pictures(plot, list(paths))
+    figures = _figures(plot, list(paths))
     compared = comparison.read_compared(paths)
     searched, asked = (one or data or comparison.trained_on(compared) for one in (bank, queries))
-    whole = open_bank_and_queries(searched, asked, root)
-    dataset = take_first(whole, bank_size, query_size)
+    dataset = take_first(open_bank_and_queries(searched, asked, root), bank_size, query_size)
     check_bank_shows_all(dataset)
-    rows = comparison.paper_rows(compared, dataset, "k-NN") if paper else []
-    ks = sorted(set(k or KS))
+    rows = comparison.paper_rows(compared, dataset, "k-NN") if paper else None
 
-    def result_of(label: str, encoder: "Encoder") -> "KNNResult":
+    def score(label: str, encoder: "Encoder") -> "KNNResult":
         with console.Bar(f"features, {label}", len(dataset.train) + len(dataset.test or ())) as bar:
             return evaluate_knn(
                 encoder,
                 dataset,
-                ks=ks,
+                ks=sorted(set(k or KS)),
                 temperature=weighing,
-                device=chosen,
-                workers=default_workers(chosen) if workers is None else workers,
+                device=features.device,
+                workers=features.workers,
                 options=search,
-                cache=None if encoder.metadata.arch == "pixels" else kept,  # on the disk they are already
-                cache_dtype=cache_dtype or "fp32",
+                cache=None if encoder.metadata.arch == "pixels" else features.cache,  # on the disk they are already
+                cache_dtype=features.cache_dtype,
                 tell=lambda line: bar.note(f"features   {label}, {line}"),
                 advance=bar.advance,
             )
 
     beside = comparison.baselines(compared) if baselines else {}
-    to_beat = {label: result_of(label, encoder) for label, encoder in beside.items()}
-    results = {one.name: result_of(one.name, one.encoder) for one in compared}
+    to_beat = {label: score(label, encoder) for label, encoder in beside.items()}
+    results = {one.name: score(one.name, one.encoder) for one in compared}
     if number():
         return  # the first process shows and writes the result
 
-    result = results[compared[0].name]
-    protocol = result.protocol if same_source(searched, asked) else "bank/queries"
-    facts = {
-        "data": dataset.name,
-        "protocol": protocol,
-        "bank": result.bank,
-        "queries": result.queries,
-        "temperature": weighing if math.isfinite(weighing) else None,
-        "device": devices.describe(chosen),
-        "cache_dtype": cache_dtype or "fp32",
-        "backend": result.backend,
-        "recall": result.neighbours.recall,
-    }
-    encoders = [
-        one.record() | {"knn": _scores(results[one.name]), "figure": place and str(place)}
-        for one, place in zip(compared, pictures, strict=True)
-    ]
-    record = comparison.with_record_of_one(facts, encoders)
-    if baselines:
-        record["baselines"] = {label: _scores(one) for label, one in to_beat.items()}
-    if paper:
-        record["paper"] = [row.record() for row in rows]
-    table = knn_table([*to_beat.items(), *results.items()], rows)
-    title = f"k-NN on {dataset.name}, {protocol}: {result.queries:,} queries, bank of {result.bank:,}"
-    kept_as = ", kept in fp16" * (cache_dtype == "fp16")
-    weights = f"T {weighing}" if math.isfinite(weighing) else "votes unweighted"
-    notes = [f"{weights}; features on {facts['device']}{kept_as}; search by {result.backend}"]
-    if rows:
-        notes += [*paper_notes(result, weighing), *comparison.recipe_notes(compared)]
-    console.result(record, console.titled(title, table.table(), "\n".join(notes)), as_json=as_json)
-    tables.write(table, csv_file=csv_file, latex=latex, about="\n".join([title, *notes]))
-    for one, place in zip(compared, pictures, strict=True):
-        if place:
-            _draw(dataset, results[one.name], place)
+    report = knn_report(
+        compared,
+        results,
+        data=dataset.name,
+        protocol=results[compared[0].name].protocol if same_source(searched, asked) else "bank/queries",
+        temperature=weighing,
+        features=features,
+        figures=figures,
+        baselines=to_beat,
+        paper=rows,
+    )
+    report.show(as_json=as_json, csv_file=csv_file, latex=latex)
+    for one, figure in zip(compared, figures, strict=True):
+        if figure:
+            _draw(dataset, results[one.name], figure)
 
 
-def _scores(result: "KNNResult") -> dict[str, Any]:
-    """Scores for --json, by k."""
-    return {str(k): asdict(score) for k, score in result.scores.items()}
+def _weighing(temperature: float | None, uniform: bool) -> float:
+    """T of the votes' weights; infinite where all count alike."""
+    from groco_cli.evaluation.knn import TEMPERATURE
+
+    if uniform and temperature is not None:
+        raise UsageError("--temperature weighs votes, --uniform counts them", "leave one of them out")
+    return math.inf if uniform else TEMPERATURE if temperature is None else temperature
 
 
-def _pictures(plot: Path | None, names: list[str]) -> list[Path | None]:
-    """Where each encoder's picture goes: `--plot` itself, or, of several, beside it with the encoder's name."""
+def _figures(plot: Path | None, names: list[str]) -> list[Path | None]:
+    """Where each encoder's figure goes: `--plot` itself, or, of several, beside it with the encoder's name."""
     if plot is None:
         return [None] * len(names)
     check_picture(plot, "--plot")

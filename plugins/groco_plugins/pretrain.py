@@ -97,7 +97,7 @@ def pretrain(
     log_to: Annotated[
         list[str] | None, setting("Send the metrics to tensorboard or wandb as well; may be given again.")
     ] = None,
-    device: options.Device = None,
+    device: options.DeviceSetting = None,
     precision: options.Precision = None,
     compile: Annotated[
         bool | None, setting("Have torch.compile make kernels for the networks.", "--compile/--no-compile")

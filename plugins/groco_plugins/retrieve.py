@@ -1,6 +1,6 @@
 """`groco retrieve`: search by example; the work is `groco_cli.evaluation`."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ from groco_cli.files import atomic_write, check_writable
 from groco_cli.together import over_processes
 
 if TYPE_CHECKING:
+    from groco_cli.evaluation.comparison import Compared
     from groco_cli.evaluation.retrieval_protocol import RetrievalProtocol
     from groco_cli.evaluation.retrieval_search import RetrievalResult
     from groco_cli.evaluation.retrieval_set import RetrievalSet
@@ -60,7 +61,7 @@ def retrieve(
     csv_file: options.Csv = None,
     latex: options.Latex = None,
     paper: options.Paper = False,
-    device: options.Device = None,
+    device: options.Device = "auto",
     gpus: options.Gpus = None,
     processes: options.Processes = None,
     workers: options.Workers = None,
@@ -71,17 +72,16 @@ def retrieve(
     mAP and mP@1, 5, 10 under the easy, medium and hard setups of revisited Oxford and Paris, or of any folder with a
     ground truth in the same form.
     """
-    from groco_cli import devices
-    from groco_cli.data.pool import default_workers
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison
+    from groco_cli.evaluation.extraction import choose_extraction
     from groco_cli.evaluation.processes import number
     from groco_cli.evaluation.retrieval_page import retrieval_page
     from groco_cli.evaluation.retrieval_protocol import named_protocol
-    from groco_cli.evaluation.retrieval_search import BACKEND, evaluate_retrieval, pictures_to_see
-    from groco_cli.evaluation.retrieval_table import paper_notes, score_record, score_table, table_2
+    from groco_cli.evaluation.retrieval_search import evaluate_retrieval, pictures_to_see
+    from groco_cli.evaluation.retrieval_table import retrieval_report, retrieval_settings, table_2
 
-    chosen = devices.choose_device(device or "auto")
+    extraction = choose_extraction(device, workers)
     published = named_protocol(protocol, dataset or "")
     used = _overridden(published, image_size, scales, crop, whiten)
     data = _open(dataset, data_root, images, ground_truth, distractors)
@@ -90,58 +90,33 @@ def retrieve(
         check_writable(html)
     tables.check_places(csv_file, latex)
     compared = comparison.read_compared(comparison.named_checkpoints(checkpoints or [newest_checkpoint()]))
-    rows = table_2(data.name) if paper else {}
+    rows = table_2(data.name) if paper else None
     if paper and not rows:
         console.warn(f"--paper: the paper's retrieval is on roxford5k and rparis6k, it has no row for {data.name}")
 
-    results: dict[str, RetrievalResult] = {}
-    for one in compared:
+    def score(one: "Compared") -> "RetrievalResult":
         with console.Bar(f"features, {one.name}", seen) as bar:
-            results[one.name] = evaluate_retrieval(
+            return evaluate_retrieval(
                 one.encoder,
                 data,
                 used,
-                device=chosen,
-                workers=default_workers(chosen) if workers is None else workers,
+                device=extraction.device,
+                workers=extraction.workers,
                 top=top,
                 advance=bar.advance,
             )
 
+    results = {one.name: score(one) for one in compared}
     if number():
         return  # the first process shows and writes the result
-    facts = {
-        f"encoder {one.name}": "{checkpoint}, {arch}, {method}, {epoch} epochs".format(**one.record())
-        for one in compared
-    }
-    facts |= {
-        "protocol": str(used) + ("" if used == published else " (altered)"),
-        "database": f"{len(data.images):,} images and {len(data.distractors):,} distractors",
-        "features": f"L2-normalised, on {devices.describe(chosen)}",
-        "search": BACKEND,
-    }
-    record = {
-        "dataset": data.name,
-        "images": len(data.images),
-        "distractors": len(data.distractors),
-        "queries": len(data.queries),
-        "protocol": asdict(used) | {"whiten": used.whiten and str(used.whiten), "altered": used != published},
-        "device": devices.describe(chosen),
-        "backend": BACKEND,
-        "encoders": [one.record() | score_record(results[one.name]) for one in compared],
-        "html": html and str(html),
-    }
-    if paper:
-        record["paper"] = {method: {setup: float(ap) for setup, ap in row.items()} for method, row in rows.items()}
-    table = score_table(results, rows)
-    title = f"Retrieval on {data.name}: {len(data.queries):,} queries"
-    notes = [f"{name}: {value}" for name, value in facts.items()]
-    if rows:
-        notes += paper_notes(used, published, len(data.distractors))
-    console.result(record, console.titled(title, table.table(), "\n".join(notes)), as_json=as_json)
-    tables.write(table, csv_file=csv_file, latex=latex, about="\n".join([title, *notes]))
+
+    report = retrieval_report(compared, results, data, used, published, extraction.device, html=html, paper=rows)
+    report.show(as_json=as_json, csv_file=csv_file, latex=latex)
     if html:
+        settings = retrieval_settings(compared, data, used, published, extraction.device)
+        page = retrieval_page(data, results, settings)
         with atomic_write(html) as temporary:
-            temporary.write_text(retrieval_page(data, results, facts), encoding="utf-8")
+            temporary.write_text(page, encoding="utf-8")
         console.note(f"page: {html}")
 
 

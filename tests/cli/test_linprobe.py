@@ -142,3 +142,26 @@ def test_several_checkpoints_are_probed_and_compared(probe, checkpoint, tmp_path
     assert [float(row["top1"]) for row in rows[:2]] == [score["top1"] for score in scores[0]]
     failed = probe(str(other), "--resume", "-o", str(out / "tiny"))
     assert "--resume goes on with one probe" in failed.stderr
+
+
+def test_baselines_are_probed_alike_and_nothing_is_kept_of_them(probe, tmp_path):
+    out = tmp_path / "probe"
+    options = ("--cached", "--epochs", "2", "--batch-size", "1000", "--lr", "1", "--lr", "10", "--json")
+    shown = probe(*options, "--baselines", "-o", str(out), "--csv", str(tmp_path / "probes.csv"))
+    assert shown.returncode == 0, shown.stderr
+    printed = json.loads(shown.stdout)
+    assert list(printed["baselines"]) == ["untrained", "pixels"]
+    own = [{key: value for key, value in score.items() if key != "head"} for score in printed["scores"]]
+    assert printed["baselines"]["untrained"] == own  # what is probed is untrained itself, by the same seed
+    assert printed["baselines"]["pixels"][1]["top1"] > 0.3
+    with (tmp_path / "probes.csv").open(newline="") as file:
+        rows = [(row["encoder"], float(row["learning_rate"]), float(row["top1"])) for row in csv.DictReader(file)]
+    assert [row[:2] for row in rows] == [(name, lr) for name in ("untrained", "pixels", "tiny") for lr in (1, 10)]
+    assert rows[3][2] == printed["baselines"]["pixels"][1]["top1"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "head-lr1.safetensors",
+        "head-lr10.safetensors",
+        "linprobe.safetensors",
+    ]
+    assert len(list((tmp_path / "root/features").iterdir())) == 2  # of pixels, nothing is kept
+    assert "baselines" not in json.loads(probe("--resume", "-o", str(out), "--json").stdout)
