@@ -86,5 +86,5 @@ def _order(settings: PretrainSettings, source: Source) -> Order:
     if not settings.data.class_mates:
         return shuffled(len(source), settings.run.seed)
     if source.labels is None:
-        raise UsageError("--class-mates needs labels", "give a folder with one sub-folder a class, or leave it out")
+        raise UsageError("--class-mates needs labels", "give a folder with one sub-folder per class, or leave it out")
     return with_class_mates(source.labels, settings.data.class_mates, settings.optim.batch_size, settings.run.seed)

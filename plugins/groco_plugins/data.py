@@ -15,17 +15,23 @@ if TYPE_CHECKING:
     from groco_cli.data.sources import Dataset, Source
     from groco_cli.data.survey import Survey
 
-_OF_VIEWS_AND_DATA = (
-    *("data", "data_root", "workers", "seed", "augmentation", "views", "local_views", "image_size", "local_size"),
-    *("crop_scale", "local_crop_scale", "interpolation", "brightness", "contrast", "saturation", "hue", "jitter"),
-    *("grey", "blur", "blur_sigma", "solarise", "flip", "view_precision", "on_bad_image"),
+_NOT_SETTINGS = (
+    "recipe",
+    "config",
+    "decode",
+    "sheet",
+    "rows",
+    "show_epochs",
+    "to_shards",
+    "images_per_shard",
+    "as_json",
 )
 _PARTS = {"train": "training", "test": "held-out"}
 _MEASURES = {
     "width": ("width", 1, 0),
     "height": ("height", 1, 0),
     "file_size": ("file, kB", 1000, 1),
-    "class_size": ("images a class", 1, 0),
+    "class_size": ("images per class", 1, 0),
 }
 _LISTED = 20
 
@@ -35,13 +41,17 @@ def data(
     recipe: options.Recipe = None,
     config: options.Config = None,
     decode: Annotated[
-        str, typer.Option(help="How many images to decode whole, evenly spread, or all; of each the head is read.")
+        str,
+        typer.Option(metavar="N|all", help="Images to decode whole, evenly spread; of all others the head is read."),
     ] = "10000",
     sheet: Annotated[
-        Path | None, typer.Option(help="The contact sheet's file, .png.", show_default="contact-sheet.png")
+        Path | None,
+        typer.Option(metavar="FILE", help="The contact sheet's file, .png.", show_default="contact-sheet.png"),
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Pictures on the sheet.")] = 5,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs whose views it shows of each.")] = 1,
+    rows: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures on the sheet.")] = 5,
+    show_epochs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Epochs whose views are shown of each picture.")
+    ] = 1,
     augmentation: options.Augmentation = None,
     views: options.Views = None,
     local_views: options.LocalViews = None,
@@ -50,9 +60,9 @@ def data(
     crop_scale: options.CropScale = None,
     local_crop_scale: options.LocalCropScale = None,
     interpolation: options.Interpolation = None,
-    brightness: options.JitterStrength = None,
-    contrast: options.JitterStrength = None,
-    saturation: options.JitterStrength = None,
+    brightness: options.Brightness = None,
+    contrast: options.Contrast = None,
+    saturation: options.Saturation = None,
     hue: options.Hue = None,
     jitter: options.Jitter = None,
     grey: options.Grey = None,
@@ -62,10 +72,18 @@ def data(
     flip: options.Flip = None,
     view_precision: options.ViewPrecision = None,
     to_shards: Annotated[
-        Path | None, typer.Option(help="Write WebDataset shards to this folder, and do nothing else.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write WebDataset shards to this folder, and do nothing else.", show_default=False
+        ),
     ] = None,
-    images_per_shard: Annotated[int, typer.Option(min=1, help="Images in each shard.")] = 1000,
-    on_bad_image: Annotated[str | None, options.setting("For --to-shards: error, or skip to leave it out.")] = None,
+    images_per_shard: Annotated[int, typer.Option(metavar="N", min=1, help="Images per shard.")] = 1000,
+    on_bad_image: Annotated[
+        str | None,
+        options.setting(
+            "With --to-shards, when an image cannot be decoded: error, or skip to leave it out.", metavar="NAME"
+        ),
+    ] = None,
     data_root: options.DataRoot = None,
     workers: options.Workers = None,
     seed: options.Seed = None,
@@ -76,7 +94,7 @@ def data(
     Counts images and classes, measures sizes, finds broken files, and writes a contact sheet: pictures, and beside each
     the views that groco pretrain draws of it with the same options. Or, with --to-shards, writes WebDataset shards.
     """
-    given = {name: value for name, value in locals().items() if name in _OF_VIEWS_AND_DATA}
+    given = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
 
     from groco_cli.data.sources import default_root, open_dataset
     from groco_cli.engine import configuration
@@ -106,7 +124,7 @@ def data(
         views=settings.views.draw(),
         global_views=settings.views.views,
         rows=rows,
-        epochs=epochs,
+        epochs=show_epochs,
         seed=settings.run.seed,
         dtype=settings.views.dtype,
         title=f"{dataset.name}, {settings.views.augmentation} augmentations",

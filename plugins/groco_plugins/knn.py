@@ -20,28 +20,36 @@ if TYPE_CHECKING:
 @over_processes
 def knn(
     checkpoints: options.Checkpoints = None,
-    k: Annotated[list[int] | None, typer.Option("--k", help="Neighbours; may be given again.")] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="T of the votes' weights exp(cos/T).", show_default="0.07")
+    k: Annotated[
+        list[int] | None,
+        typer.Option("--k", metavar="K", help="Neighbours that vote; may be given again.", show_default="1, 10, 20"),
     ] = None,
-    uniform: Annotated[bool, typer.Option("--uniform", help="Count all votes alike.")] = False,
+    temperature: Annotated[
+        float | None,
+        typer.Option(metavar="T", help="Temperature of the votes' weights exp(cos/T).", show_default="0.07"),
+    ] = None,
+    uniform: Annotated[bool, typer.Option("--uniform", help="Weigh all votes alike.")] = False,
     data: options.Data = None,
     data_root: options.DataRoot = None,
     bank: Annotated[
         str | None,
-        typer.Option(metavar="PATH|NAME", help="Search the training images of this instead.", show_default="--data"),
+        typer.Option(
+            metavar="PATH|NAME", help="Another source, whose training images are the bank.", show_default="--data"
+        ),
     ] = None,
     queries: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH|NAME", help="Classify the held-out images of this, or all it has.", show_default="--data"
+            metavar="PATH|NAME",
+            help="Another source, whose held-out images (or all) are the queries.",
+            show_default="--data",
         ),
     ] = None,
     bank_size: Annotated[
-        int, typer.Option("--bank-size", min=0, help="Only the first so many training images; 0 for all.")
+        int, typer.Option("--bank-size", metavar="N", min=0, help="Only the first N training images; 0: all.")
     ] = 0,
     query_size: Annotated[
-        int, typer.Option("--query-size", min=0, help="Only the first so many test images; 0 for all.")
+        int, typer.Option("--query-size", metavar="N", min=0, help="Only the first N test images; 0: all.")
     ] = 0,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Score the untrained encoder and raw pixels beside it.")
@@ -49,7 +57,7 @@ def knn(
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Draw queries and what is nearest them (.png, .svg, .pdf).", show_default=False
+            metavar="FILE", help="Draw queries and their nearest neighbours (.png, .svg, .pdf).", show_default=False
         ),
     ] = None,
     cache: options.Cache = None,

@@ -26,15 +26,22 @@ def linprobe(
     checkpoints: options.Checkpoints = None,
     data: options.Data = None,
     data_root: options.DataRoot = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.", show_default="90")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="4096")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Passes over the training images.", show_default="90")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Images per step, over all processes.", show_default="4096")
+    ] = None,
     learning_rates: Annotated[
         list[float] | None,
         typer.Option(
-            "--lr", help="Learning rate for a batch of 256; given again, several at once.", show_default="0.1"
+            "--lr",
+            metavar="LR",
+            help="Learning rate for a batch of 256; given again, several at once.",
+            show_default="0.1",
         ),
     ] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Weight decay.", show_default="0")] = None,
+    weight_decay: Annotated[float | None, typer.Option(metavar="X", help="Weight decay.", show_default="0")] = None,
     cached: Annotated[
         bool | None,
         typer.Option("--cached", help="Train on cached features of un-augmented images: quick, not as published."),
@@ -48,7 +55,11 @@ def linprobe(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="The probe's folder; of several, the one above.", show_default="the next under runs/"
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="The probe's folder; of several checkpoints, a folder for theirs.",
+            show_default="the next under runs/",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the probe in --output.")] = False,
@@ -58,7 +69,10 @@ def linprobe(
     precision: Annotated[
         str | None,
         typer.Option(
-            "--precision", help="Of the encoder: auto, fp32, bf16 or fp16; heads are fp32.", show_default="fp32"
+            "--precision",
+            metavar="NAME",
+            help="Precision of the encoder: auto, fp32, bf16 or fp16; the classifier's is fp32.",
+            show_default="fp32",
         ),
     ] = None,
     workers: options.Workers = None,

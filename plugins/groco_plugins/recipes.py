@@ -21,7 +21,8 @@ _CAPTION = "k-NN (k = 20) and linear: top-1 on ImageNet as the paper prints it. 
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(help="One of them, in full: TOML for --config.", show_default="a list of all")
+        str | None,
+        typer.Argument(metavar="NAME", help="One of them, in full: TOML for --config.", show_default="a list of all"),
     ] = None,
     as_json: Json = False,
 ) -> None:

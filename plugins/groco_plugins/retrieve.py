@@ -26,25 +26,38 @@ def retrieve(
     ] = None,
     data_root: options.DataRoot = None,
     images: Annotated[
-        Path | None, typer.Option(help="A folder of pictures to search instead.", show_default=False)
+        Path | None, typer.Option(metavar="DIR", help="Another folder of pictures to search.", show_default=False)
     ] = None,
     ground_truth: Annotated[
-        Path | None, typer.Option(help="Its right answers, .json or .pkl.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="The ground truth of --images, .json or .pkl.", show_default=False),
     ] = None,
     distractors: Annotated[
-        Path | None, typer.Option(help="A folder of pictures that join the database, always wrong.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A folder of pictures to add to the database, always wrong.", show_default=False
+        ),
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="dino (as the paper evaluates) or revisitop (queries cropped to their box).")
+        str,
+        typer.Option(
+            metavar="NAME", help="Protocol: dino (as the paper evaluates) or revisitop (queries cropped to their box)."
+        ),
     ] = "dino",
     image_size: Annotated[
         int | None,
-        typer.Option(min=8, help="Larger pictures are shrunk to this.", show_default="224; 512 for rparis6k"),
+        typer.Option(
+            metavar="N",
+            min=8,
+            help="Longer side that larger pictures are shrunk to, pixels.",
+            show_default="224; 512 for rparis6k",
+        ),
     ] = None,
     scales: Annotated[
         str | None,
         typer.Option(
-            help="Factors that features are averaged over, between commas.",
+            metavar="X,X,…",
+            help="Factors of the image size that features are averaged over.",
             show_default="1; 1,0.7071,0.5 for rparis6k",
         ),
     ] = None,
@@ -52,12 +65,14 @@ def retrieve(
         bool | None, typer.Option("--crop/--whole", help="Crop queries to their box.", show_default="by the protocol")
     ] = None,
     whiten: Annotated[
-        Path | None, typer.Option(help="A folder of pictures to learn a PCA whitening on.", show_default="none")
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder of pictures to learn a PCA whitening on.", show_default="none"),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Write a page of the queries and what was found.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page of the queries and what was found.", show_default=False),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Pictures a query on that page.")] = 10,
+    top: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures per query on that page.")] = 10,
     csv_file: options.Csv = None,
     latex: options.Latex = None,
     paper: options.Paper = False,

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from groco_cli.evaluation.comparison import Compared
     from groco_cli.evaluation.transfer import Results
 
+_SETS = "aircraft, caltech101, cars, cifar10, cifar100, dtd, flowers, food, pets, sun397, voc2007"
+
 
 @over_processes
 def transfer(
@@ -21,10 +23,12 @@ def transfer(
     data_root: options.DataRoot = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--sets", metavar="NAME", help="One of the sets; may be given again.", show_default="all eleven"),
+        typer.Option("--sets", metavar="NAME", help=f"One of {_SETS}; may be given again.", show_default="all eleven"),
     ] = None,
-    k: Annotated[int, typer.Option("--k", help="Neighbours.")] = 20,
-    temperature: Annotated[float, typer.Option(help="T of the votes' weights exp(cos/T).")] = 0.07,
+    k: Annotated[int, typer.Option("--k", metavar="K", help="Neighbours that vote.")] = 20,
+    temperature: Annotated[
+        float, typer.Option(metavar="T", help="Temperature of the votes' weights exp(cos/T).")
+    ] = 0.07,
     linear: Annotated[
         bool, typer.Option("--linear", help="Score a linear classifier on the same features as well.")
     ] = False,
