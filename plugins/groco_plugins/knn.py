@@ -1,6 +1,7 @@
 """`groco knn`: classify by nearest neighbours; the work is `groco_cli.evaluation`."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,11 @@ from groco_cli.files import atomic_write, check_picture, check_writable
 from groco_cli.together import over_processes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from groco_cli.data.sources import Dataset
+    from groco_cli.evaluation.extraction import Extraction
+    from groco_cli.evaluation.index import IndexOptions
     from groco_cli.evaluation.protocol import KNNResult
     from groco_cli.models import Encoder
 
@@ -87,20 +92,13 @@ def knn(
     """
     from groco_cli.data.sources import default_root
     from groco_cli.engine.run_folder import newest_checkpoint
-    from groco_cli.evaluation import comparison
+    from groco_cli.evaluation import comparison, knn_sources
     from groco_cli.evaluation.extraction import choose_extraction
     from groco_cli.evaluation.feature_cache import choose_cache
     from groco_cli.evaluation.index import IndexOptions, parse_bytes
     from groco_cli.evaluation.knn import KS
-    from groco_cli.evaluation.knn_sources import (
-        check_bank_shows_all,
-        open_bank_and_queries,
-        same_source,
-        take_first,
-    )
     from groco_cli.evaluation.knn_table import knn_report
     from groco_cli.evaluation.processes import number
-    from groco_cli.evaluation.protocol import evaluate_knn
 
     search = IndexOptions(
         kind=index,
@@ -119,26 +117,13 @@ def knn(
     figures = _figures(plot, list(paths))
     compared = comparison.read_compared(paths)
     searched, asked = (one or data or comparison.trained_on(compared) for one in (bank, queries))
-    dataset = take_first(open_bank_and_queries(searched, asked, root), bank_size, query_size)
-    check_bank_shows_all(dataset)
+    whole = knn_sources.open_bank_and_queries(searched, asked, root)
+    dataset = knn_sources.take_first(whole, bank_size, query_size)
+    knn_sources.check_bank_shows_all(dataset)
     rows = comparison.paper_rows(compared, dataset, "k-NN") if paper else None
 
-    def score(label: str, encoder: "Encoder") -> "KNNResult":
-        with console.Bar(f"features, {label}", len(dataset.train) + len(dataset.test or ())) as bar:
-            return evaluate_knn(
-                encoder,
-                dataset,
-                ks=sorted(set(k or KS)),
-                temperature=weighing,
-                device=features.device,
-                workers=features.workers,
-                options=search,
-                cache=None if encoder.metadata.arch == "pixels" else features.cache,  # on the disk they are already
-                cache_dtype=features.cache_dtype,
-                tell=lambda line: bar.note(f"features   {label}, {line}"),
-                advance=bar.advance,
-            )
-
+    ks = sorted(set(k or KS))
+    score = partial(_score, dataset=dataset, features=features, ks=ks, temperature=weighing, search=search)
     beside = comparison.baselines(compared) if baselines else {}
     to_beat = {label: score(label, encoder) for label, encoder in beside.items()}
     results = {one.name: score(one.name, one.encoder) for one in compared}
@@ -149,7 +134,7 @@ def knn(
         compared,
         results,
         data=dataset.name,
-        protocol=results[compared[0].name].protocol if same_source(searched, asked) else "bank/queries",
+        protocol=results[compared[0].name].protocol if knn_sources.same_source(searched, asked) else "bank/queries",
         temperature=weighing,
         features=features,
         figures=figures,
@@ -160,6 +145,35 @@ def knn(
     for one, figure in zip(compared, figures, strict=True):
         if figure:
             _draw(dataset, results[one.name], figure)
+
+
+def _score(
+    label: str,
+    encoder: "Encoder",
+    *,
+    dataset: "Dataset",
+    features: "Extraction",
+    ks: "Sequence[int]",
+    temperature: float,
+    search: "IndexOptions",
+) -> "KNNResult":
+    """Classify by the features of one encoder, with a bar of its own."""
+    from groco_cli.evaluation.protocol import evaluate_knn
+
+    with console.Bar(f"features, {label}", len(dataset.train) + len(dataset.test or ())) as bar:
+        return evaluate_knn(
+            encoder,
+            dataset,
+            ks=ks,
+            temperature=temperature,
+            device=features.device,
+            workers=features.workers,
+            options=search,
+            cache=None if encoder.metadata.arch == "pixels" else features.cache,  # on the disk they are already
+            cache_dtype=features.cache_dtype,
+            tell=lambda line: bar.note(f"features   {label}, {line}"),
+            advance=bar.advance,
+        )
 
 
 def _weighing(temperature: float | None, uniform: bool) -> float:
