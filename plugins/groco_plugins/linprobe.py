@@ -126,6 +126,7 @@ def linprobe(
     rows = comparison.paper_rows(compared, dataset, "linear probe") if paper else None
     folders = _folders(output, compared, resume)
 
+    _announce(dataset, settings, features)
     beside = comparison.baselines(compared) if baselines else {}
     to_beat = {label: _baseline(label, encoder, dataset, settings, features) for label, encoder in beside.items()}
     probed = {
@@ -145,6 +146,17 @@ def linprobe(
         paper=rows,
     )
     report.show(as_json=as_json, csv_file=csv_file, latex=latex)
+
+
+def _announce(dataset: "Dataset", settings: "ProbeSettings", features: "Extraction") -> None:
+    """Say what all probes have in common."""
+    from groco_cli import devices
+    from groco_cli.evaluation.processes import count
+
+    assert dataset.test is not None
+    console.note(f"data       {dataset.name}: {len(dataset.train):,} images, {len(dataset.test):,} held out")
+    among = f", {world} processes" if (world := count()) > 1 else ""
+    console.note(f"device     {devices.describe(features.device)}{among}, encoder in {settings.precision}")
 
 
 def _probe(
@@ -185,16 +197,11 @@ def _baseline(
 def _prepared(
     encoder: "Encoder", dataset: "Dataset", settings: "ProbeSettings", features: "Extraction"
 ) -> "LinearProbe":
-    """Say what will be done, and extract what features stay the same."""
-    from groco_cli import devices
+    """Say by which protocol, and extract what features stay the same."""
     from groco_cli.evaluation.linear_protocol import prepare_probe
-    from groco_cli.evaluation.processes import count
 
     assert dataset.test is not None
     console.note(f"protocol   {settings.protocol(encoder.metadata)}")
-    console.note(f"data       {dataset.name}: {len(dataset.train):,} images, {len(dataset.test):,} held out")
-    among = f", {world} processes" if (world := count()) > 1 else ""
-    console.note(f"device     {devices.describe(features.device)}{among}, encoder in {settings.precision}")
     with console.Bar("features", len(dataset.test) + settings.cached * len(dataset.train)) as bar:
         return prepare_probe(
             encoder,

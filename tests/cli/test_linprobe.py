@@ -78,6 +78,8 @@ def test_an_interrupted_probe_goes_on_to_the_same_end(probe, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(LinearProbe, "_train", interrupted)
         stopped = probe(*options, "-o", part)
+        beside = probe(*options, "-o", str(tmp_path / "beside"), "--baselines")
+    assert "stopped: in epoch 3 of 4; nothing of a baseline is saved: type the same again" in beside.stderr
     assert stopped.returncode == 130
     assert f"stopped: in epoch 3 of 4; go on with: groco linprobe --resume --output {part}" in stopped.stderr
     resumed = probe("--resume", "-o", part, "--json")
