@@ -84,7 +84,7 @@ def titled(title: str, shown: RenderableType, caption: str = "") -> Group:
 
 
 def listing(rows: Sequence[Sequence[str]]) -> Table:
-    """Names and values, one pair a line, no value cut short."""
+    """Names and values, one pair per line, no value cut short."""
     made = Table.grid(padding=(0, 2))
     made.add_column(style="bold")
     made.add_column(overflow="fold")

@@ -207,7 +207,7 @@ def _record(found: "Survey") -> dict[str, Any]:
 
 
 def _shown(name: str, found: Mapping[str, "Survey"]) -> "RenderableType":
-    """A line a part, then what varies, from the smallest to the largest."""
+    """A line per part, then what varies, from the smallest to the largest."""
     columns = ["", "min", "5 %", "median", "95 %", "max"]
     rows = [
         [f"{_PARTS[part]}: {label}", *(f"{value / unit:,.{digits}f}" for value in one.quantiles()[measure].values())]

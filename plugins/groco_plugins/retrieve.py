@@ -96,7 +96,7 @@ def retrieve(
     from groco_cli.evaluation.retrieval_search import evaluate_retrieval, pictures_to_see
     from groco_cli.evaluation.retrieval_table import retrieval_report, retrieval_settings, table_2
 
-    extraction = choose_extraction(device, workers)
+    features = choose_extraction(device, workers)
     published = named_protocol(protocol, dataset or "")
     used = _overridden(published, image_size, scales, crop, whiten)
     data = _open(dataset, data_root, images, ground_truth, distractors)
@@ -115,8 +115,8 @@ def retrieve(
                 one.encoder,
                 data,
                 used,
-                device=extraction.device,
-                workers=extraction.workers,
+                device=features.device,
+                workers=features.workers,
                 top=top,
                 advance=bar.advance,
             )
@@ -125,10 +125,10 @@ def retrieve(
     if number():
         return  # the first process shows and writes the result
 
-    report = retrieval_report(compared, results, data, used, published, extraction.device, html=html, paper=rows)
+    report = retrieval_report(compared, results, data, used, published, features.device, html=html, paper=rows)
     report.show(as_json=as_json, csv_file=csv_file, latex=latex)
     if html:
-        settings = retrieval_settings(compared, data, used, published, extraction.device)
+        settings = retrieval_settings(compared, data, used, published, features.device)
         page = retrieval_page(data, results, settings)
         with atomic_write(html) as temporary:
             temporary.write_text(page, encoding="utf-8")
