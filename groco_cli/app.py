@@ -105,7 +105,12 @@ def build(plugin: Plugin) -> Any:
     with plugin.blamed():
         alone = typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
         alone.command(plugin.name.rpartition(".")[2], help=prose(function.__doc__ or ""))(function)
-        return get_command(alone)
+        command: Any = get_command(alone)
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            # Its metavar says what it is; Typer would put the type behind it, as in "CKPT <list[Path]>".
+            parameter.display_type_rich = lambda ctx: None
+    return command
 
 
 def prose(docstring: str) -> str:

@@ -5,10 +5,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -31,15 +32,10 @@ def stdout() -> Console:
     return Console(highlight=False)
 
 
-def note(message: str, above: Progress | None = None) -> None:
-    """Say something on stderr, unless -q was given.
-
-    Args:
-        message: What to say.
-        above: The progress bar that is running, which has to make room.
-    """
+def note(message: str) -> None:
+    """Say something on stderr, unless -q was given."""
     if _verbosity >= 0:
-        (above.console if above else stderr()).print(message, markup=False)
+        stderr().print(message, markup=False)
 
 
 def detail(message: str) -> None:
@@ -88,7 +84,7 @@ def titled(title: str, shown: RenderableType, caption: str = "") -> Group:
 
 
 def listing(rows: Sequence[Sequence[str]]) -> Table:
-    """Names and values, one pair a line, no value cut short."""
+    """Names and values, one pair per line, no value cut short."""
     made = Table.grid(padding=(0, 2))
     made.add_column(style="bold")
     made.add_column(overflow="fold")
@@ -102,21 +98,51 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def progress(description: str, total: int) -> tuple[Progress, TaskID]:
-    """A progress bar on stderr, invisible where stderr is no terminal or -q was given.
+class Bar:
+    """A progress bar on stderr while it is entered, invisible where stderr is no terminal or -q was given.
 
-    Returns:
-        The bar, to be used as a context manager, and its one task.
+    Args:
+        description: What is going on.
+        total: How many there are to do.
+        done: How many of them were done before.
     """
-    console = stderr()
-    bar = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} {task.fields[note]}"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=_verbosity < 0 or not console.is_terminal,
-    )
-    return bar, bar.add_task(description, total=total, note="")
+
+    def __init__(self, description: str, total: int, done: int = 0) -> None:
+        console = stderr()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} {task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=_verbosity < 0 or not console.is_terminal,
+        )
+        self._task = self._progress.add_task(description, total=total, completed=done, figures="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def advance(self, count: int = 1) -> None:
+        """So many more are done."""
+        self._progress.advance(self._task, count)
+
+    def reach(self, done: int) -> None:
+        """So many are done in all."""
+        self._progress.update(self._task, completed=done)
+
+    def figures(self, text: str) -> None:
+        """Show something behind the count."""
+        self._progress.update(self._task, figures=text)
+
+    def note(self, message: str) -> None:
+        """Say something above the bar, unless -q was given."""
+        if _verbosity >= 0:
+            self._progress.console.print(message, markup=False)

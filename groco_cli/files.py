@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from groco_cli.errors import GrocoError
+from groco_cli.errors import GrocoError, UsageError
+
+PICTURES = (".png", ".svg", ".pdf")
 
 _TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}\.\w+")  # what mkstemp makes of the prefix and suffix below
 
@@ -74,6 +76,20 @@ def check_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def check_picture(path: Path, option: str) -> None:
+    """Check that a figure's file has an ending that says its format.
+
+    Args:
+        path: The file.
+        option: What named it: "--plot".
+
+    Raises:
+        UsageError: If it has none of `PICTURES`.
+    """
+    if path.suffix.lower() not in PICTURES:
+        raise UsageError(f"{option} {path} has no known ending", f"it may be {', '.join(PICTURES)}")
 
 
 def cannot_write(path: Path, error: OSError) -> GrocoError:

@@ -6,15 +6,15 @@ from typing import Annotated, Any
 import typer
 
 
-def setting(help_text: str, *names: str) -> Any:
-    """An option that overrides one value of the recipe."""
-    return typer.Option(*names, help=help_text, show_default=False)
+def setting(help_text: str, *names: str, metavar: str | None = None) -> Any:
+    """An option that overrides one value of the recipe, which `groco recipes NAME` shows."""
+    return typer.Option(*names, help=help_text, metavar=metavar, show_default=False)
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 Checkpoints = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="CKPT", help="Checkpoints, side by side.", show_default="the newest run's"),
+    typer.Argument(metavar="CKPT", help="Checkpoints; several are compared.", show_default="the newest run's"),
 ]
 Csv = Annotated[
     Path | None,
@@ -25,23 +25,26 @@ Latex = Annotated[
     typer.Option("--latex", metavar="FILE", help="Write the table as LaTeX (booktabs).", show_default=False),
 ]
 Paper = Annotated[bool, typer.Option("--paper", help="Put the paper's rows beside it, where it has any.")]
-Device = Annotated[
-    str | None,
-    typer.Option(
-        "--device", help="auto, cpu, cuda, cuda:N or mps; auto takes the first GPU there is.", show_default="auto"
-    ),
-]
+_DEVICE = "Device: auto, cpu, cuda, cuda:N or mps; auto takes the first GPU there is."
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help=_DEVICE)]
+DeviceSetting = Annotated[str | None, typer.Option("--device", metavar="NAME", help=_DEVICE, show_default="auto")]
 Gpus = Annotated[
     int | None,
-    typer.Option("--gpus", help="GPUs to run on, one process each.", show_default="the one that --device names"),
+    typer.Option(
+        "--gpus", metavar="N", help="GPUs to run on, one process each.", show_default="the one that --device names"
+    ),
 ]
 Processes = Annotated[
-    int | None, typer.Option("--processes", help="The same on a CPU: how many processes.", show_default="1")
+    int | None,
+    typer.Option("--processes", metavar="N", help="CPU processes, in place of --gpus.", show_default="1"),
 ]
 Precision = Annotated[
     str | None,
     typer.Option(
-        "--precision", help="auto, fp32, bf16 or fp16; auto is bf16 where the hardware has it.", show_default="auto"
+        "--precision",
+        metavar="NAME",
+        help="Precision: auto, fp32, bf16 or fp16; auto is bf16 where the hardware has it.",
+        show_default="auto",
     ),
 ]
 _DATA = (
@@ -60,6 +63,7 @@ DataRoot = Annotated[
     Path | None,
     typer.Option(
         "--data-root",
+        metavar="DIR",
         help="Where named sets are kept, and downloaded to.",
         envvar="GROCO_DATA_ROOT",
         show_default="~/.cache/groco",
@@ -67,7 +71,7 @@ DataRoot = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=0, help="Processes that decode images.", show_default="from the cores"),
+    typer.Option("--workers", metavar="N", min=0, help="Processes that decode images.", show_default="from the cores"),
 ]
 
 # Features kept on disk: `groco_cli.evaluation.feature_cache`.
@@ -76,52 +80,86 @@ Cache = Annotated[
     typer.Option(
         "--cache",
         metavar="DIR",
-        help="Where features are kept, to be found again.",
+        help="Folder that features are kept in, to be found again.",
         show_default="features in --data-root",
     ),
 ]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Keep features in memory alone.")]
 CacheDtype = Annotated[
     str | None,
-    typer.Option("--cache-dtype", help="What features are kept in: fp32 or fp16.", show_default="fp32"),
+    typer.Option("--cache-dtype", metavar="NAME", help="What features are kept in: fp32 or fp16.", show_default="fp32"),
 ]
 
 # The search for nearest neighbours: `groco_cli.evaluation.index.IndexOptions`.
 Index = Annotated[
-    str, typer.Option("--index", help="exact, or ivf: only the nearest lists of the bank (FAISS, on the CPU).")
+    str,
+    typer.Option(
+        "--index", metavar="NAME", help="Search: exact, or ivf, only the nearest lists of the bank (FAISS, on the CPU)."
+    ),
 ]
 Half = Annotated[bool, typer.Option("--half", help="Search in fp16, summed in float32; on CUDA GPUs.")]
 SearchMemory = Annotated[
-    str, typer.Option("--search-memory", metavar="BYTES", help="What a search may take beside the bank.")
+    str, typer.Option("--search-memory", metavar="BYTES", help="Memory that a search may take beside the bank.")
 ]
-SearchGPUs = Annotated[int, typer.Option("--search-gpus", help="Spread the bank over so many GPUs.")]
-IVFAbove = Annotated[int, typer.Option("--ivf-above", help="With ivf: search banks of up to so many exactly.")]
-IVFLists = Annotated[int, typer.Option("--ivf-lists", help="With ivf: lists of the bank.", show_default="4 √n")]
+SearchGPUs = Annotated[int, typer.Option("--search-gpus", metavar="N", help="GPUs that the bank is divided among.")]
+IVFAbove = Annotated[
+    int, typer.Option("--ivf-above", metavar="N", help="With ivf: search banks of up to N images exactly.")
+]
+IVFLists = Annotated[
+    int, typer.Option("--ivf-lists", metavar="N", help="With ivf: lists of the bank.", show_default="4 √n")
+]
 IVFProbes = Annotated[
-    int, typer.Option("--ivf-probes", help="With ivf: lists searched for a query.", show_default="one in 16")
+    int,
+    typer.Option("--ivf-probes", metavar="N", help="With ivf: lists searched per query.", show_default="one in 16"),
 ]
 
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of all randomness.", show_default="0")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of all randomness.", show_default="0")]
 Recipe = Annotated[
-    str | None, typer.Option(help="Named settings to start from.", show_default="the usual one for the data")
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Named settings to start from; `groco recipes` lists them, `groco recipes NAME` shows every default.",
+        show_default="the usual one for the data",
+    ),
 ]
-Config = Annotated[Path | None, typer.Option(help="Settings as TOML, over the recipe's; a run's settings.toml is one.")]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Settings as TOML, over the recipe's; a run's settings.toml is one.",
+        show_default=False,
+    ),
+]
 
 # The views: what is given overrides the recipe.
-Augmentation = Annotated[str | None, setting("dino, mocov3, simclr, small or digits.")]
-Views = Annotated[int | None, setting("Global views an image, each a positive.", "--views", "--global-views")]
-LocalViews = Annotated[int | None, setting("Smaller views, anchors only (multi-crop).")]
-ImageSize = Annotated[int | None, setting("Side of a view, pixels.")]
-LocalSize = Annotated[int | None, setting("Side of a local view, pixels.")]
-CropScale = Annotated[tuple[float, float] | None, setting("Shares of the image that a view shows.")]
-LocalCropScale = Annotated[tuple[float, float] | None, setting("Likewise, of a local view.")]
-Interpolation = Annotated[str | None, setting("bicubic or bilinear.")]
-JitterStrength = Annotated[float | None, setting("Strength of its jitter.")]
-Hue = Annotated[float | None, setting("Strength of its jitter, in turns.")]
-Jitter = Annotated[float | None, setting("How often these are applied.")]
-Grey = Annotated[float | None, setting("How often a view loses its colours.")]
-Blur = Annotated[list[float] | None, setting("How often a global view is blurred; given again, for each in turn.")]
-BlurSigma = Annotated[tuple[float, float] | None, setting("Standard deviations of the blur, pixels.")]
-Solarise = Annotated[list[float] | None, setting("How often a global view is solarised; as --blur.")]
-Flip = Annotated[float | None, setting("How often a view is mirrored.")]
-ViewPrecision = Annotated[str | None, setting("What colours and blur are computed in: fp32 or bf16.")]
+Augmentation = Annotated[str | None, setting("Augmentations: dino, mocov3, simclr, small or digits.", metavar="NAME")]
+Views = Annotated[
+    int | None, setting("Global views per image, each a positive.", "--views", "--global-views", metavar="N")
+]
+LocalViews = Annotated[int | None, setting("Smaller views per image, anchors only (multi-crop).", metavar="N")]
+ImageSize = Annotated[int | None, setting("Side of a global view, pixels.", metavar="N")]
+LocalSize = Annotated[int | None, setting("Side of a local view, pixels.", metavar="N")]
+CropScale = Annotated[
+    tuple[float, float] | None, setting("Share of the image's area that a global view shows.", metavar="MIN MAX")
+]
+LocalCropScale = Annotated[
+    tuple[float, float] | None, setting("Share of the image's area that a local view shows.", metavar="MIN MAX")
+]
+Interpolation = Annotated[str | None, setting("Resampling of crops: bicubic or bilinear.", metavar="NAME")]
+Brightness = Annotated[float | None, setting("Colour jitter: largest relative change of the brightness.", metavar="X")]
+Contrast = Annotated[float | None, setting("Colour jitter: largest relative change of the contrast.", metavar="X")]
+Saturation = Annotated[float | None, setting("Colour jitter: largest relative change of the saturation.", metavar="X")]
+Hue = Annotated[float | None, setting("Colour jitter: largest change of the hue, in turns, in [0, 0.5].", metavar="X")]
+Jitter = Annotated[float | None, setting("Probability of colour jitter, in [0, 1].", metavar="PROB")]
+Grey = Annotated[float | None, setting("Probability of greyscale.", metavar="PROB")]
+Blur = Annotated[
+    list[float] | None,
+    setting("Probability of blur of a global view; given again, of each in turn.", metavar="PROB"),
+]
+BlurSigma = Annotated[tuple[float, float] | None, setting("Standard deviation of the blur, pixels.", metavar="MIN MAX")]
+Solarise = Annotated[
+    list[float] | None,
+    setting("Probability of solarisation of a global view; given again, of each in turn.", metavar="PROB"),
+]
+Flip = Annotated[float | None, setting("Probability of a horizontal flip.", metavar="PROB")]
+ViewPrecision = Annotated[str | None, setting("What colours and blur are computed in: fp32 or bf16.", metavar="NAME")]

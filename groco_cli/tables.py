@@ -6,9 +6,10 @@ LaTeX (booktabs) show the same rounded; LaTeX sets the best of each column, with
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -172,28 +173,40 @@ def check_places(csv_file: Path | None, latex: Path | None) -> None:
         raise UsageError(f"--csv and --latex both name {latex}", "give each a file of its own")
 
 
-def write(
-    comparison: Comparison,
-    *,
-    csv_file: Path | None,
-    latex: Path | None,
-    about: str,
-    spreadsheet: Comparison | None = None,
-) -> None:
-    """Write the files that were asked for, and say so on stderr.
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a command that compares has found.
 
     Args:
-        comparison: What goes into them.
-        csv_file: Where to write it as CSV, if at all.
-        latex: Where to write it as LaTeX, if at all.
-        about: What has to be known to read it.
+        record: The result for machines, as one JSON object.
+        title: Above the table.
+        table: The result for people.
+        notes: What has to be known to read it, a line each.
         spreadsheet: What goes into the CSV, where that is laid out otherwise.
     """
-    for place, text in ((csv_file, (spreadsheet or comparison).csv()), (latex, comparison.latex(about))):
-        if place:
-            with atomic_write(place) as temporary:
-                temporary.write_text(console.printable(text), encoding="utf-8", newline="")
-            console.note(f"table: {place}")
+
+    record: Mapping[str, Any]
+    title: str
+    table: Comparison
+    notes: Sequence[str]
+    spreadsheet: Comparison | None = None
+
+    def show(self, *, as_json: bool, csv_file: Path | None, latex: Path | None) -> None:
+        """Print the result, and write the files that were asked for, each with a line on stderr.
+
+        Args:
+            as_json: Whether `--json` was given.
+            csv_file: Where to write the table as CSV, if at all.
+            latex: Where to write it as LaTeX, if at all.
+        """
+        shown = console.titled(self.title, self.table.table(), "\n".join(self.notes))
+        console.result(self.record, shown, as_json=as_json)
+        about = "\n".join([self.title, *self.notes])
+        for place, text in ((csv_file, (self.spreadsheet or self.table).csv()), (latex, self.table.latex(about))):
+            if place:
+                with atomic_write(place) as temporary:
+                    temporary.write_text(console.printable(text), encoding="utf-8", newline="")
+                console.note(f"table: {place}")
 
 
 def escaped(text: str) -> str:

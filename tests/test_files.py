@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from groco_cli.errors import GrocoError
-from groco_cli.files import atomic_write, check_writable, remove_leftovers
+from groco_cli.errors import GrocoError, UsageError
+from groco_cli.files import atomic_write, check_picture, check_writable, remove_leftovers
 
 
 @pytest.fixture
@@ -150,3 +150,10 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path):
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
     assert names(tmp_path) == [".hidden", ".notes.txt", "step-000000012.pt"]
+
+
+def test_a_figure_whose_ending_says_no_format_is_refused():
+    check_picture(Path("knn.PDF"), "--plot")
+    with pytest.raises(UsageError, match=r"--plot knn\.bmp has no known ending") as refused:
+        check_picture(Path("knn.bmp"), "--plot")
+    assert refused.value.hint == "it may be .png, .svg, .pdf"

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from groco_cli import tables
 from groco_cli.errors import GrocoError, UsageError
-from groco_cli.tables import Column, Comparison, Figure, escaped, percent, printed
+from groco_cli.tables import Column, Comparison, Figure, Report, escaped, percent, printed
 
 SCORES = Comparison(
     columns=[Column("encoder", "encoder"), Column("top-1 %", "top1", best=1), Column("loss", "loss", best=-1)],
@@ -82,18 +82,24 @@ def test_every_special_character_is_escaped(text: str, latex: str):
 def test_files_are_written_and_said(tmp_path, capsys):
     places = {"csv_file": tmp_path / "new/a.csv", "latex": tmp_path / "a.tex"}
     tables.check_places(*places.values())
-    tables.write(SCORES, **places, about="k-NN", spreadsheet=tables.of_texts(["set"], [["dtd"]]))
+    other = tables.of_texts(["set"], [["dtd"]])
+    report = Report(record={"k": 1}, title="k-NN", table=SCORES, notes=["T 0.07", "on cpu"], spreadsheet=other)
+    report.show(as_json=True, **places)
     assert (tmp_path / "new/a.csv").read_text() == "set\ndtd\n"
-    assert (tmp_path / "a.tex").read_text(encoding="utf-8") == SCORES.latex("k-NN")
+    assert (tmp_path / "a.tex").read_text(encoding="utf-8") == SCORES.latex("k-NN\nT 0.07\non cpu")
     printed_lines = capsys.readouterr()
-    assert printed_lines.out == ""
+    assert printed_lines.out == '{"k": 1}\n'
     assert [line.split(": ")[0] for line in printed_lines.err.splitlines()] == ["table", "table"]
-    tables.write(SCORES, csv_file=None, latex=None, about="")
-    assert capsys.readouterr().err == ""
+    report.show(as_json=False, csv_file=None, latex=None)
+    printed_lines = capsys.readouterr()
+    title, *table, first, second = printed_lines.out.splitlines()
+    assert (title, first, second, printed_lines.err) == ("k-NN", "T 0.07", "on cpu", "")
+    assert "33.33" in "".join(table)
 
 
 def test_a_name_that_is_no_text_can_be_written(tmp_path):
-    tables.write(tables.of_texts(["encoder"], [["a\udcff"]]), csv_file=tmp_path / "a.csv", latex=None, about="")
+    table = tables.of_texts(["encoder"], [["a\udcff"]])
+    Report(record={}, title="", table=table, notes=[]).show(as_json=True, csv_file=tmp_path / "a.csv", latex=None)
     assert (tmp_path / "a.csv").read_text(encoding="utf-8") == "encoder\na?\n"
 
 

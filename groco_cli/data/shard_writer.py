@@ -52,7 +52,7 @@ def write_shards(
         GrocoError: If an image cannot be read, or the folder not be written to.
     """
     if images_per_shard < 1:
-        raise UsageError(f"{images_per_shard} images a shard are too few", "write at least one")
+        raise UsageError(f"{images_per_shard} images per shard are too few", "write at least one")
     if any(out.glob("*.tar")):
         raise UsageError(f"{out} holds shards already", "name another folder")
     if source.labels is not None:

@@ -19,14 +19,13 @@ def announce(
     """Say which recipe, data, device and precision are used, and where it goes."""
     views, optim = settings.views, settings.optim
     over = len(dataset.train) % optim.batch_size
-    local = f" + {views.local_views}×{views.local_size}" * (views.local_views > 0)
     console.note(f"recipe     {settings.recipe}")
     console.note(
         f"data       {dataset.name}: {len(dataset.train):,} images"
         + (f", {len(dataset.train.classes)} classes (labels only for k-NN)" if dataset.train.classes else ", no labels")
         + (f"; {over} of them left to other epochs each time" if over else "")
     )
-    console.note(f"views      {views.views}×{views.image_size}{local}, {views.augmentation} augmentations")
+    console.note(f"views      {views}, {views.augmentation} augmentations")
     method = settings.method.method + ", view by view" * (settings.method.forward == "per-view")
     console.note(f"encoder    {settings.model.arch}, {settings.model.stem} stem; {method}")
     console.note(f"loss       {loss}")

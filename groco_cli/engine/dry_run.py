@@ -109,7 +109,6 @@ class DryRun:
     def rows(self) -> list[list[str]]:
         """For people: names and values."""
         optim, views, disk = self.settings.optim, self.settings.views, self.disk
-        local = f" + {views.local_views}×{views.local_size}" * (views.local_views > 0)
         each = f", {optim.batch_size // self.processes} for each of {self.processes} processes" * (self.processes > 1)
         rule = f"{optim.learning_rate:g} × " + ("batch/256" if optim.lr_scaling == "linear" else "√(batch/256)")
         if self.total_bytes is None:
@@ -121,16 +120,16 @@ class DryRun:
         return [
             ["recipe", self.settings.recipe],
             ["data", f"{self.data}: {self.images:,} images, {self.classes or 'no'} classes"],
-            ["views", f"{views.views}×{views.image_size}{local}, {views.augmentation} augmentations"],
+            ["views", f"{views}, {views.augmentation} augmentations"],
             ["batch", f"{optim.batch_size}{each}"],
             ["encoder", f"{self.settings.model.arch}; {self.parameters:,} weights are trained, heads included"],
             ["loss", self.loss],
-            ["steps", f"{self.per_epoch:,} an epoch, {self.steps:,} in all{done}"],
+            ["steps", f"{self.per_epoch:,} per epoch, {self.steps:,} in all{done}"],
             ["warm-up", f"{optim.warmup_epochs * self.per_epoch:,} steps"],
             ["optimizer", f"{optim.optimizer}, learning rate {optim.peak_learning_rate:g} = {rule}"],
             ["device", self.where],
             ["memory", memory],
-            ["time", f"{_duration(self.step_seconds * self.per_epoch)} an epoch: an estimate from one step{alone}"],
+            ["time", f"{_duration(self.step_seconds * self.per_epoch)} per epoch: an estimate from one step{alone}"],
             ["run", str(self.folder.path)],
             [
                 "disk",

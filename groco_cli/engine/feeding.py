@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from groco_cli.data.loader import ViewLoader
 from groco_cli.data.sampling import Order, shuffled, with_class_mates
-from groco_cli.data.sources import Dataset, Source, data_root, first, open_dataset
+from groco_cli.data.sources import Dataset, Source, default_root, first, open_dataset
 from groco_cli.data.transforms import Normalisation
 from groco_cli.devices import default_workers
 from groco_cli.engine.processes import Processes
@@ -20,7 +20,7 @@ def open_training_set(settings: DataSettings) -> Dataset:
         UsageError: If there is no such thing.
         GrocoError: If nothing in it can be decoded, it is damaged, or cannot be downloaded.
     """
-    dataset = open_dataset(settings.data, data_root(settings.data_root))
+    dataset = open_dataset(settings.data, default_root(settings.data_root))
     return replace(dataset, train=first(dataset.train, settings.subset))
 
 
@@ -86,5 +86,5 @@ def _order(settings: PretrainSettings, source: Source) -> Order:
     if not settings.data.class_mates:
         return shuffled(len(source), settings.run.seed)
     if source.labels is None:
-        raise UsageError("--class-mates needs labels", "give a folder with one sub-folder a class, or leave it out")
+        raise UsageError("--class-mates needs labels", "give a folder with one sub-folder per class, or leave it out")
     return with_class_mates(source.labels, settings.data.class_mates, settings.optim.batch_size, settings.run.seed)

@@ -20,30 +20,29 @@ class Report:
     def __init__(self, step: int, total_steps: int, epochs: int) -> None:
         self._step, self._total, self._epochs = step, total_steps, epochs
         self._first, self._begun = step, time.monotonic()
-        self._bar, self._task = console.progress("pretrain", total_steps)
-        self._bar.update(self._task, completed=step)
+        self._bar = console.Bar("pretrain", total_steps, done=step)
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self._bar.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._bar.__exit__(kind, error, trace)
 
     def note(self, message: str) -> None:
         """Say something above the bar."""
-        console.note(message, above=self._bar)
+        self._bar.note(message)
 
     def step(self, step: int) -> None:
         """A step was done."""
         self._step = step
-        self._bar.update(self._task, completed=step)
+        self._bar.reach(step)
 
     def pace(self, pace: Pace) -> None:
         """The latest figures."""
-        self._bar.update(self._task, note=str(pace))
+        self._bar.figures(str(pace))
 
     def epoch(self, number: int, pace: Pace, knn: str) -> None:
         """An epoch is over.

@@ -29,7 +29,9 @@ def open_bank_and_queries(bank: str, queries: str, root: Path) -> Dataset:
     part = asked.test or asked.train
     for option, name, source in (("--bank", bank, searched), ("--queries", queries, part)):
         if source.labels is None:
-            raise GrocoError(f"{option} {name} has no labels", "k-NN needs a sub-folder a class, or a list with labels")
+            raise GrocoError(
+                f"{option} {name} has no labels", "k-NN needs one sub-folder per class, or a labelled list"
+            )
     _check_names(searched, part, queries)
     return Dataset(f"{queries} among {bank}", searched, aligned(part, searched, queries))
 

@@ -1,12 +1,18 @@
 """Results of k-NN side by side: for each k the encoders, and the paper's rows where the data are ImageNet."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
+from groco_cli import devices
+from groco_cli.evaluation.comparison import Compared, recipe_notes, with_record_of_one
+from groco_cli.evaluation.extraction import Extraction
 from groco_cli.evaluation.knn import TEMPERATURE
 from groco_cli.evaluation.paper import IMAGENET, PaperRow
 from groco_cli.evaluation.protocol import KNNResult
-from groco_cli.tables import Cell, Column, Comparison, percent, printed
+from groco_cli.tables import Cell, Column, Comparison, Report, percent, printed
 
 _COLUMNS = (
     Column("encoder", "encoder"),
@@ -16,6 +22,64 @@ _COLUMNS = (
     Column("correct", "correct"),
     Column("queries", "queries"),
 )
+
+
+def knn_report(
+    compared: Sequence[Compared],
+    results: Mapping[str, KNNResult],
+    *,
+    data: str,
+    protocol: str,
+    temperature: float,
+    features: Extraction,
+    figures: Sequence[Path | None],
+    baselines: Mapping[str, KNNResult],
+    paper: Sequence[PaperRow] | None,
+) -> Report:
+    """All that `groco knn` says of the encoders it compared.
+
+    Args:
+        compared: The encoders.
+        results: Of each, by name.
+        data: What they were scored on, for people.
+        protocol: What was bank and what queries: "train/test", "leave-one-out" or "bank/queries".
+        temperature: T of the votes' weights; infinite for votes that count alike.
+        features: How features came to be.
+        figures: Of each encoder, the picture that is drawn of its neighbours.
+        baselines: What was scored beside them, by label.
+        paper: The paper's rows; None where they were not asked for.
+    """
+    result = results[compared[0].name]
+    encoders = [
+        one.record() | {"knn": _scores(results[one.name]), "figure": figure and str(figure)}
+        for one, figure in zip(compared, figures, strict=True)
+    ]
+    facts = {
+        "data": data,
+        "protocol": protocol,
+        "bank": result.bank,
+        "queries": result.queries,
+        "temperature": temperature if math.isfinite(temperature) else None,
+        "device": devices.describe(features.device),
+        "cache_dtype": features.cache_dtype,
+        "backend": result.backend,
+        "recall": result.neighbours.recall,
+    }
+    record = with_record_of_one(facts, encoders)
+    if baselines:
+        record["baselines"] = {label: _scores(one) for label, one in baselines.items()}
+    if paper is not None:
+        record["paper"] = [row.record() for row in paper]
+    weights = f"T {temperature}" if math.isfinite(temperature) else "votes unweighted"
+    notes = [f"{weights}; {features}; search by {result.backend}"]
+    if paper:
+        notes += [*paper_notes(result, temperature), *recipe_notes(compared)]
+    return Report(
+        record=record,
+        title=f"k-NN on {data}, {protocol}: {result.queries:,} queries, bank of {result.bank:,}",
+        table=knn_table([*baselines.items(), *results.items()], paper or ()),
+        notes=notes,
+    )
 
 
 def knn_table(results: Sequence[tuple[str, KNNResult]], paper: Sequence[PaperRow] = ()) -> Comparison:
@@ -55,3 +119,8 @@ def paper_notes(result: KNNResult, temperature: float) -> list[str]:
             f"not the paper's votes: {f'T {temperature}' if math.isfinite(temperature) else 'unweighted'} here"
         )
     return lines
+
+
+def _scores(result: KNNResult) -> dict[str, Any]:
+    """Scores for --json, by k."""
+    return {str(k): asdict(score) for k, score in result.scores.items()}

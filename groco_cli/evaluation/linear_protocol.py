@@ -31,7 +31,7 @@ class ProbeSettings:
 
     Args:
         epochs: Passes over the training images.
-        batch_size: Images a step, over all processes.
+        batch_size: Images per step, over all processes.
         learning_rates: For a batch of 256; a head for each.
         weight_decay: Of weights and biases.
         cached: Whether to train on features of un-augmented pictures.

@@ -1,15 +1,20 @@
 """Results of linear probes side by side: the encoders at each learning rate, the paper's rows for ImageNet."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from groco_cli import devices
+from groco_cli.data.sources import Dataset
+from groco_cli.evaluation.comparison import Compared, recipe_notes, with_record_of_one
 from groco_cli.evaluation.linear import LinearScore
 from groco_cli.evaluation.linear_protocol import ProbeSettings
 from groco_cli.evaluation.paper import PaperRow
 from groco_cli.models import EncoderMetadata
-from groco_cli.tables import Cell, Column, Comparison, Figure, percent, printed
+from groco_cli.tables import Cell, Column, Comparison, Figure, Report, percent, printed
 
 _COLUMNS = (
     Column("encoder", "encoder"),
@@ -20,6 +25,73 @@ _COLUMNS = (
     Column("correct", "correct"),
     Column("images", "images"),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probed:
+    """A probe that is trained.
+
+    Args:
+        scores: One for each learning rate.
+        folder: Where it is.
+        heads: The files of the trained heads, in the same order.
+    """
+
+    scores: Sequence[LinearScore]
+    folder: Path
+    heads: Sequence[Path]
+
+
+def linear_report(
+    compared: Sequence[Compared],
+    probed: Mapping[str, Probed],
+    *,
+    data: Dataset,
+    settings: ProbeSettings,
+    device: torch.device,
+    baselines: Mapping[str, Sequence[LinearScore]],
+    paper: Sequence[PaperRow] | None,
+) -> Report:
+    """All that `groco linprobe` says of the encoders it compared.
+
+    Args:
+        compared: The encoders.
+        probed: The probe of each, by name.
+        data: What they were trained and scored on, with a held-out part.
+        settings: The protocol's.
+        device: Where they were trained.
+        baselines: The scores of what was probed beside them, by label.
+        paper: The paper's rows; None where they were not asked for.
+    """
+    assert data.test is not None
+    encoders = [
+        one.record()
+        | {"output": str(probe.folder)}
+        | probe_record(settings, one.encoder.metadata, probe.scores, probe.heads)
+        for one, probe in ((one, probed[one.name]) for one in compared)
+    ]
+    facts = {
+        "data": data.name,
+        "settings": asdict(settings),
+        "train_images": len(data.train),
+        "test_images": len(data.test),
+        "device": devices.describe(device),
+    }
+    record = with_record_of_one(facts, encoders)
+    notes = [f"after epoch {settings.epochs}, on {facts['device']}", *map(probe_note, probed, encoders)]
+    if baselines:
+        record["baselines"] = {label: [asdict(score) for score in scores] for label, scores in baselines.items()}
+        notes.append(f"{', '.join(baselines)}: probed alike, heads not kept")
+    if paper is not None:
+        record["paper"] = [row.record() for row in paper]
+    if paper:
+        notes += [*paper_notes(), *recipe_notes(compared)]
+    return Report(
+        record=record,
+        title=f"Linear probe on {data.name}: {len(data.test):,} images",
+        table=linear_table({**baselines, **{name: probe.scores for name, probe in probed.items()}}, paper or ()),
+        notes=notes,
+    )
 
 
 def linear_table(results: Mapping[str, Sequence[LinearScore]], paper: Sequence[PaperRow] = ()) -> Comparison:

@@ -75,7 +75,7 @@ def check_labels(dataset: Dataset, classifier: str = "k-NN") -> None:
         if part is not None and part.labels is None:
             raise GrocoError(
                 f"--data {dataset.name} has no labels",
-                f"{classifier} needs a sub-folder a class, in train and val alike",
+                f"{classifier} needs one sub-folder per class, in train and val alike",
             )
     if len(dataset.train.classes) < 2:
         raise GrocoError(

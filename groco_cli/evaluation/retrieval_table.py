@@ -1,14 +1,21 @@
 """Results of retrieval side by side: for each setup the encoders, and the paper's Table 2 for its two sets."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from groco_cli import devices
+from groco_cli.evaluation.comparison import Compared
 from groco_cli.evaluation.paper import RETRIEVAL
 from groco_cli.evaluation.retrieval import KAPPAS, SETUPS
 from groco_cli.evaluation.retrieval_protocol import RetrievalProtocol
-from groco_cli.evaluation.retrieval_search import RetrievalResult
-from groco_cli.tables import Cell, Column, Comparison, Figure, percent, printed
+from groco_cli.evaluation.retrieval_search import BACKEND, RetrievalResult
+from groco_cli.evaluation.retrieval_set import RetrievalSet
+from groco_cli.tables import Cell, Column, Comparison, Figure, Report, percent, printed
 
 _COLUMNS = (
     Column("encoder", "encoder"),
@@ -24,6 +31,74 @@ Printed = Mapping[str, Mapping[str, str]]
 def table_2(dataset: str) -> Printed:
     """The paper's rows for a set; none for any but its two."""
     return RETRIEVAL.get(dataset, {})
+
+
+def retrieval_report(
+    compared: Sequence[Compared],
+    results: Mapping[str, RetrievalResult],
+    data: RetrievalSet,
+    used: RetrievalProtocol,
+    published: RetrievalProtocol,
+    device: torch.device,
+    *,
+    html: Path | None,
+    paper: Printed | None,
+) -> Report:
+    """All that `groco retrieve` says of the encoders it compared.
+
+    Args:
+        compared: The encoders.
+        results: Of each, by name.
+        data: What was searched.
+        used: How features were taken.
+        published: What its name stands for.
+        device: Where they were computed.
+        html: The page that shows what was found, where one is written.
+        paper: Rows of the paper's; None where they were not asked for.
+    """
+    record = {
+        "dataset": data.name,
+        "images": len(data.images),
+        "distractors": len(data.distractors),
+        "queries": len(data.queries),
+        "protocol": asdict(used) | {"whiten": used.whiten and str(used.whiten), "altered": used != published},
+        "device": devices.describe(device),
+        "backend": BACKEND,
+        "encoders": [one.record() | score_record(results[one.name]) for one in compared],
+        "html": html and str(html),
+    }
+    if paper is not None:
+        record["paper"] = {method: {setup: float(ap) for setup, ap in row.items()} for method, row in paper.items()}
+    settings = retrieval_settings(compared, data, used, published, device)
+    notes = [f"{name}: {value}" for name, value in settings.items()]
+    if paper:
+        notes += paper_notes(used, published, len(data.distractors))
+    return Report(
+        record=record,
+        title=f"Retrieval on {data.name}: {len(data.queries):,} queries",
+        table=score_table(results, paper),
+        notes=notes,
+    )
+
+
+def retrieval_settings(
+    compared: Sequence[Compared],
+    data: RetrievalSet,
+    used: RetrievalProtocol,
+    published: RetrievalProtocol,
+    device: torch.device,
+) -> dict[str, str]:
+    """All that the scores depend on, in words, by name; the arguments are `retrieval_report`'s."""
+    encoders = {
+        f"encoder {one.name}": "{checkpoint}, {arch}, {method}, {epoch} epochs".format(**one.record())
+        for one in compared
+    }
+    return encoders | {
+        "protocol": str(used) + " (altered)" * (used != published),
+        "database": f"{len(data.images):,} images and {len(data.distractors):,} distractors",
+        "features": f"L2-normalised, on {devices.describe(device)}",
+        "search": BACKEND,
+    }
 
 
 def score_table(results: Mapping[str, RetrievalResult], paper: Printed | None = None) -> Comparison:

@@ -1,10 +1,19 @@
 """Results of transfer for people and spreadsheets: sets downwards, encoders side by side, and the paper's Table 3."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
+from groco_cli import devices
 from groco_cli.data.sources.transfer import TRANSFER_SETS, Failed, Missing
 from groco_cli.errors import GrocoError
+from groco_cli.evaluation.comparison import Compared
+from groco_cli.evaluation.extraction import Extraction
 from groco_cli.evaluation.transfer import Outcome, Results, TransferScore, average, common_scores
+from groco_cli.evaluation.transfer_linear import PROTOCOL, linear_notes
+from groco_cli.tables import Report, of_texts
 
 _OF_TABLE_3 = (
     "MoCo v2 to GroCo: the paper's Table 3, averaged over the same sets (ResNet-50 after 200, 400, 100, 400 and 400 "
@@ -19,6 +28,69 @@ _TABLE_3 = {
 }
 TABLE_3 = {method: dict(zip(TRANSFER_SETS, row, strict=True)) for method, row in _TABLE_3.items()}
 """The paper's k-NN accuracies as printed, per cent, by method and set."""
+
+
+def transfer_report(
+    compared: Sequence[Compared],
+    outcomes: Mapping[str, Results],
+    *,
+    root: Path,
+    k: int,
+    temperature: float,
+    features: Extraction,
+    paper: bool,
+) -> Report:
+    """All that `groco transfer` says of the encoders it compared.
+
+    Args:
+        compared: The encoders.
+        outcomes: Of each, by name: by classifier ("k-NN", "linear") and set.
+        root: Where the sets are.
+        k: Number of neighbours.
+        temperature: T of the votes' weights; infinite for votes that count alike.
+        features: How features came to be.
+        paper: Whether to put Table 3 beside them.
+    """
+    results = by_column(outcomes)
+    scores = [one for of_column in results.values() for one in of_column.values() if isinstance(one, TransferScore)]
+    backend = scores[0].backend if scores else None
+    encoders = [
+        one.record() | {"classifier": classifier} | _record(results, _column(one.name, classifier))
+        for one in compared
+        for classifier in outcomes[one.name]
+    ]
+    record = {
+        "data_root": str(root),
+        "k": k,
+        "temperature": temperature if math.isfinite(temperature) else None,
+        "device": devices.describe(features.device),
+        "cache_dtype": features.cache_dtype,
+        "backend": backend,
+        "encoders": encoders,
+    }
+    lines = [f"{features}; search by {backend or 'nothing'}"]
+    if paper:
+        record["paper"] = TABLE_3
+    if len(results) > len(compared):
+        record["linear"] = PROTOCOL
+        lines += [PROTOCOL, *linear_notes(results)]
+    head, *rows = csv_rows(results, paper=paper)
+    return Report(
+        record=record,
+        title=f"Transfer by k-NN, k = {k}, T {temperature:g}",
+        table=of_texts(*table_rows(results, paper=paper)),
+        notes=[*lines, *notes(results, paper=paper)],
+        spreadsheet=of_texts(head, rows),
+    )
+
+
+def by_column(outcomes: Mapping[str, Results]) -> Results:
+    """The outcomes of each encoder and classifier, by what their column is called."""
+    return {
+        _column(name, classifier): of_classifier
+        for name, of_encoder in outcomes.items()
+        for classifier, of_classifier in of_encoder.items()
+    }
 
 
 def table_rows(results: Results, *, paper: bool) -> tuple[list[str], list[list[str]]]:
@@ -113,6 +185,22 @@ def listed(missing: Missing, most: int = 3) -> str:
     """The files that a set lacks, in a few words."""
     more = len(missing.wanted) - most
     return ", ".join(map(str, missing.wanted[:most])) + (f" and {more} more" if more > 0 else "")
+
+
+def _column(encoder: str, classifier: str) -> str:
+    return encoder if classifier == "k-NN" else f"{encoder}, {classifier}"
+
+
+def _record(results: Results, column: str) -> dict[str, Any]:
+    """The outcomes of a column for --json; the average is null where no set was measured."""
+    outcomes, common = results[column], common_scores(results)[column]
+    top1, mean = average(common) if common else (None, None)
+    return {
+        "sets": {name: asdict(one) for name, one in outcomes.items() if isinstance(one, TransferScore)},
+        "failed": {name: one.error.message for name, one in outcomes.items() if isinstance(one, Failed)},
+        "missing": {name: list(map(str, one.wanted)) for name, one in outcomes.items() if isinstance(one, Missing)},
+        "average": {"sets": list(common), "top1": top1, "mean_per_class": mean},
+    }
 
 
 def _cells(outcome: Outcome) -> Sequence[str]:

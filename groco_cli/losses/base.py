@@ -61,7 +61,7 @@ class ViewLoss(nn.Module, ABC):
         if not 2 <= positive_views <= views:
             raise ValueError(f"{positive_views} of {views} views as positives; there must be at least 2")
         if targets is not None and len(targets) != views:
-            raise ValueError(f"{len(targets)} targets for {views} views; there must be one a view")
+            raise ValueError(f"{len(targets)} targets for {views} views; there must be one per view")
         with torch.autocast(projections[0].device.type, enabled=False):
             embeddings = embed(projections, targets, stop_gradient=self.stop_gradient)
             batch = embeddings.others.shape[1]

@@ -167,5 +167,5 @@ def _feature_dim(backbone: nn.Module, image_size: int) -> int:
         raise ValueError(f"the backbone cannot look at {image_size}-pixel images ({error})") from error
     backbone.train(training)
     if len(shape) != 2:
-        raise ValueError(f"the backbone gives features of shape {tuple(shape[1:])}, not one vector an image")
+        raise ValueError(f"the backbone gives features of shape {tuple(shape[1:])}, not one vector per image")
     return int(shape[1])

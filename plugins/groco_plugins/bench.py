@@ -9,13 +9,19 @@ from groco_cli.errors import UsageError
 
 
 def loss(
-    n: Annotated[list[int] | None, typer.Option("--n", help="Elements of a sorted list; may be given again.")] = None,
-    anchors: Annotated[int, typer.Option(min=1, help="Lists that are sorted.")] = 2048,
-    batch: Annotated[list[int] | None, typer.Option("--batch", help="Images; may be given again.")] = None,
-    dim: Annotated[int, typer.Option(min=1, help="Length of a projection.")] = 2048,
-    repeats: Annotated[int, typer.Option(min=1, help="Runs that the median is taken of.")] = 10,
+    n: Annotated[
+        list[int] | None,
+        typer.Option("--n", metavar="N", help="Elements per list; may be given again.", show_default="11, 32"),
+    ] = None,
+    anchors: Annotated[int, typer.Option(metavar="N", min=1, help="Lists to sort.")] = 2048,
+    batch_size: Annotated[
+        list[int] | None,
+        typer.Option("--batch-size", metavar="N", help="Images per step; may be given again.", show_default="256"),
+    ] = None,
+    dim: Annotated[int, typer.Option(metavar="N", min=1, help="Dimension of the projections.")] = 2048,
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Runs that the median is taken of.")] = 10,
     compiled: Annotated[bool, typer.Option("--compile", help="Measure torch.compile of the sorting part too.")] = False,
-    device: options.Device = None,
+    device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
     """Measure what the loss costs here, in time and memory.
@@ -23,11 +29,13 @@ def loss(
     The sorting part is measured against the permutation matrix of the diffsort package (pip install diffsort), the
     whole loss on two views against InfoNCE; forward and backward together, in one process.
     """
-    sizes, batches = n or [11, 32], batch or [256]
+    sizes, batches = n or [11, 32], batch_size or [256]
     if min(sizes) < 2:
         raise UsageError(f"--n {min(sizes)}: a list to sort has 2 elements or more", "type --n 11")
     if min(batches) < 11:
-        raise UsageError(f"--batch {min(batches)}: ten negatives an anchor need 11 images", "type --batch 256")
+        raise UsageError(
+            f"--batch-size {min(batches)}: ten negatives per anchor need 11 images", "type --batch-size 256"
+        )
 
     import os
     from dataclasses import asdict
@@ -40,16 +48,15 @@ def loss(
     from groco_cli import devices
     from groco_cli.engine.bench_loss import bench_losses, bench_sorting
 
-    chosen = devices.choose_device(device or "auto")
+    chosen = devices.choose_device(device)
     rows = []
-    bar, task = console.progress("bench loss", len(sizes) + len(batches))
-    with bar:
+    with console.Bar("bench loss", len(sizes) + len(batches)) as bar:
         for size in sizes:
             rows += bench_sorting(size, anchors, chosen, repeats, compiled=compiled)
-            bar.advance(task)
+            bar.advance()
         for images in batches:
             rows += bench_losses(images, dim, chosen, repeats)
-            bar.advance(task)
+            bar.advance()
     first = {(row.part, row.size): row for row in reversed(rows)}  # groco's own, which the others are compared with
     table = console.table(
         ["part", "size", "form", "ms", "×", "peak MB", "×"],
@@ -77,15 +84,15 @@ def loss(
 
 def data(
     data: Annotated[
-        str | None, typer.Argument(metavar="[PATH|NAME]", help="Images in files.", show_default="generated JPEGs")
+        str | None, typer.Argument(metavar="PATH|NAME", help="Images in files.", show_default="generated JPEGs")
     ] = None,
-    augmentation: Annotated[str, typer.Option(help="dino, mocov3 or simclr.")] = "dino",
-    views: Annotated[int, typer.Option(min=1, help="Global views an image.")] = 2,
-    local_views: Annotated[int, typer.Option(min=0, help="Local views an image.")] = 0,
-    image_size: Annotated[int, typer.Option(min=8, help="Side of a view, pixels.")] = 224,
-    local_size: Annotated[int, typer.Option(min=8, help="Side of a local view, pixels.")] = 96,
-    repeats: Annotated[int, typer.Option(min=1, help="Passes that the median is taken of.")] = 3,
-    device: options.Device = None,
+    augmentation: Annotated[str, typer.Option(metavar="NAME", help="Augmentations: dino, mocov3 or simclr.")] = "dino",
+    views: Annotated[int, typer.Option(metavar="N", min=1, help="Global views per image.")] = 2,
+    local_views: Annotated[int, typer.Option(metavar="N", min=0, help="Local views per image.")] = 0,
+    image_size: Annotated[int, typer.Option(metavar="N", min=8, help="Side of a global view, pixels.")] = 224,
+    local_size: Annotated[int, typer.Option(metavar="N", min=8, help="Side of a local view, pixels.")] = 96,
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Passes that the median is taken of.")] = 3,
+    device: options.Device = "auto",
     data_root: options.DataRoot = None,
     as_json: options.Json = False,
 ) -> None:
@@ -99,24 +106,28 @@ def data(
     from tempfile import TemporaryDirectory
 
     from groco_cli import devices
-    from groco_cli.data.sources import data_root as root_of
-    from groco_cli.data.sources import open_dataset
-    from groco_cli.data.views import AUGMENTATIONS
+    from groco_cli.data.sources import default_root, open_dataset
     from groco_cli.engine.bench_data import bench_data, generated_jpegs
+    from groco_cli.engine.settings.views import ViewSettings
 
     if augmentation not in ("dino", "mocov3", "simclr"):
         raise UsageError(f"--augmentation {augmentation}: has no such pipeline", "type dino, mocov3 or simclr")
-    chosen = devices.choose_device(device or "auto")
-    drawn = AUGMENTATIONS[augmentation](views, local_views, image_size, local_size)
-    bar, task = console.progress("bench data", 6 * (repeats + 1))
-    with TemporaryDirectory() as folder, bar:
-        root = root_of(str(data_root or ""))
+    chosen = devices.choose_device(device)
+    wanted = ViewSettings(
+        augmentation=augmentation,
+        views=views,
+        local_views=local_views,
+        image_size=image_size,
+        local_size=local_size,
+    )
+    with TemporaryDirectory() as folder, console.Bar("bench data", 6 * (repeats + 1)) as bar:
+        root = default_root(data_root)
         source = open_dataset(data, root).train if data else generated_jpegs(Path(folder))
-        stages = bench_data(source, drawn, device=chosen, repeats=repeats, advance=lambda: bar.advance(task))
+        stages = bench_data(source, wanted.draw(), device=chosen, repeats=repeats, advance=bar.advance)
     taken = {stage.name: stage for stage in stages}
     ratios = {name: taken["official"].milliseconds / taken[name].milliseconds for name in ("worker", "all")}
     table = console.table(
-        ["stage", "ms an image", "images/s", "× official"],
+        ["stage", "ms per image", "images/s", "× official"],
         [
             [
                 _STAGES[stage.name],
@@ -127,11 +138,10 @@ def data(
             for stage in stages
         ],
     )
-    local = f" + {local_views}×{local_size}" * (local_views > 0)
     facts = {
         "data": data or "generated JPEGs",
         "images": len(source),
-        "views": f"{views}×{image_size}{local}",
+        "views": str(wanted),
         "augmentation": augmentation,
         "device": devices.describe(chosen),
         "repeats": repeats,
@@ -146,16 +156,18 @@ def data(
 
 
 def train(
-    recipe: Annotated[str, typer.Option(help="Whose step; groco recipes lists them.")] = "cifar10-quick",
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME", help="Whose step to measure; `groco recipes` lists them.")
+    ] = "cifar10-quick",
     data: Annotated[
         str | None,
         typer.Option(metavar="PATH|NAME", help="Images to feed it with.", show_default="generated on the device"),
     ] = None,
-    arch: Annotated[str | None, options.setting("Backbone, by its timm or torchvision name.")] = None,
-    batch_size: Annotated[int | None, options.setting("Images a step.")] = None,
+    arch: Annotated[str | None, options.setting("Backbone, by its timm or torchvision name.", metavar="NAME")] = None,
+    batch_size: Annotated[int | None, options.setting("Images per step.", metavar="N")] = None,
     image_size: options.ImageSize = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Steps that each figure is taken of.")] = 10,
-    device: options.Device = None,
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Steps that each figure is taken of.")] = 10,
+    device: options.DeviceSetting = None,
     precision: options.Precision = None,
     data_root: options.DataRoot = None,
     workers: options.Workers = None,
@@ -172,15 +184,13 @@ def train(
     from groco_cli.engine.bench_train import bench_train, passes
 
     settings = configuration.resolve(recipe, None, configuration.by_section(changes))
-    bar, task = console.progress("bench train", passes(repeats))
-    with bar:
-        speed = bench_train(settings, generated=data is None, repeats=repeats, advance=lambda: bar.advance(task))
-    views, batch = settings.views, settings.optim.batch_size
-    local = f" + {views.local_views}×{views.local_size}" * (views.local_views > 0)
+    with console.Bar("bench train", passes(repeats)) as bar:
+        speed = bench_train(settings, generated=data is None, repeats=repeats, advance=bar.advance)
+    batch = settings.optim.batch_size
     facts = {
         "recipe": recipe,
         "arch": settings.model.arch,
-        "views": f"{views.views}×{views.image_size}{local}",
+        "views": str(settings.views),
         "batch_size": batch,
         "data": speed.data,
         "device": speed.device,
@@ -198,7 +208,7 @@ def train(
     ]
     shown = console.titled(
         f"{recipe}: {facts['arch']}, {facts['views']}, batch {batch}, {speed.precision}, {speed.data}",
-        console.table(["part", "ms a step", "share", "images/s"], rows),
+        console.table(["part", "ms per step", "share", "images/s"], rows),
         f"groco's step takes {speed.ratio:.3f} times the bare loop's; training waits {speed.pace.waiting:.0%} of the "
         f"time for data; {speed.device}{memory}; medians of {repeats}",
     )

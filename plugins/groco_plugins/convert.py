@@ -14,9 +14,12 @@ FORMATS = ("groco", "timm", "torchvision")
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A checkpoint, groco's or a released one.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors to write.")],
-    to: Annotated[str, typer.Option("--to", help="groco, timm or torchvision.")] = "groco",
+    to: Annotated[str, typer.Option("--to", metavar="NAME", help="Format: groco, timm or torchvision.")] = "groco",
     method: Annotated[
-        str, typer.Option("--method", help="What trained it, where the file does not say: dino, byol, simclr, ….")
+        str,
+        typer.Option(
+            "--method", metavar="NAME", help="What trained it, where the file does not say: dino, byol, simclr, …."
+        ),
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
     as_json: options.Json = False,

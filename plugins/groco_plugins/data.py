@@ -15,17 +15,23 @@ if TYPE_CHECKING:
     from groco_cli.data.sources import Dataset, Source
     from groco_cli.data.survey import Survey
 
-_OF_VIEWS_AND_DATA = (
-    *("data", "data_root", "workers", "seed", "augmentation", "views", "local_views", "image_size", "local_size"),
-    *("crop_scale", "local_crop_scale", "interpolation", "brightness", "contrast", "saturation", "hue", "jitter"),
-    *("grey", "blur", "blur_sigma", "solarise", "flip", "view_precision", "on_bad_image"),
+_NOT_SETTINGS = (
+    "recipe",
+    "config",
+    "decode",
+    "sheet",
+    "rows",
+    "show_epochs",
+    "to_shards",
+    "images_per_shard",
+    "as_json",
 )
 _PARTS = {"train": "training", "test": "held-out"}
 _MEASURES = {
     "width": ("width", 1, 0),
     "height": ("height", 1, 0),
     "file_size": ("file, kB", 1000, 1),
-    "class_size": ("images a class", 1, 0),
+    "class_size": ("images per class", 1, 0),
 }
 _LISTED = 20
 
@@ -35,13 +41,17 @@ def data(
     recipe: options.Recipe = None,
     config: options.Config = None,
     decode: Annotated[
-        str, typer.Option(help="How many images to decode whole, evenly spread, or all; of each the head is read.")
+        str,
+        typer.Option(metavar="N|all", help="Images to decode whole, evenly spread; of all others the head is read."),
     ] = "10000",
     sheet: Annotated[
-        Path | None, typer.Option(help="The contact sheet's file, .png.", show_default="contact-sheet.png")
+        Path | None,
+        typer.Option(metavar="FILE", help="The contact sheet's file, .png.", show_default="contact-sheet.png"),
     ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="Pictures on the sheet.")] = 5,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs whose views it shows of each.")] = 1,
+    rows: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures on the sheet.")] = 5,
+    show_epochs: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Epochs whose views are shown of each picture.")
+    ] = 1,
     augmentation: options.Augmentation = None,
     views: options.Views = None,
     local_views: options.LocalViews = None,
@@ -50,9 +60,9 @@ def data(
     crop_scale: options.CropScale = None,
     local_crop_scale: options.LocalCropScale = None,
     interpolation: options.Interpolation = None,
-    brightness: options.JitterStrength = None,
-    contrast: options.JitterStrength = None,
-    saturation: options.JitterStrength = None,
+    brightness: options.Brightness = None,
+    contrast: options.Contrast = None,
+    saturation: options.Saturation = None,
     hue: options.Hue = None,
     jitter: options.Jitter = None,
     grey: options.Grey = None,
@@ -62,10 +72,18 @@ def data(
     flip: options.Flip = None,
     view_precision: options.ViewPrecision = None,
     to_shards: Annotated[
-        Path | None, typer.Option(help="Write WebDataset shards to this folder, and do nothing else.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write WebDataset shards to this folder, and do nothing else.", show_default=False
+        ),
     ] = None,
-    images_per_shard: Annotated[int, typer.Option(min=1, help="Images in each shard.")] = 1000,
-    on_bad_image: Annotated[str | None, options.setting("For --to-shards: error, or skip to leave it out.")] = None,
+    images_per_shard: Annotated[int, typer.Option(metavar="N", min=1, help="Images per shard.")] = 1000,
+    on_bad_image: Annotated[
+        str | None,
+        options.setting(
+            "With --to-shards, when an image cannot be decoded: error, or skip to leave it out.", metavar="NAME"
+        ),
+    ] = None,
     data_root: options.DataRoot = None,
     workers: options.Workers = None,
     seed: options.Seed = None,
@@ -76,10 +94,9 @@ def data(
     Counts images and classes, measures sizes, finds broken files, and writes a contact sheet: pictures, and beside each
     the views that groco pretrain draws of it with the same options. Or, with --to-shards, writes WebDataset shards.
     """
-    given = {name: value for name, value in locals().items() if name in _OF_VIEWS_AND_DATA}
+    given = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
 
-    from groco_cli.data.sources import data_root as root_of
-    from groco_cli.data.sources import open_dataset
+    from groco_cli.data.sources import default_root, open_dataset
     from groco_cli.engine import configuration
 
     settings = configuration.resolve(recipe, config, configuration.by_section(given))
@@ -88,7 +105,7 @@ def data(
     if to_shards and sheet:
         raise UsageError("--to-shards does nothing else", "leave out --sheet, or type groco data without --to-shards")
     to_decode, picture = _count(decode), _checked(sheet or Path("contact-sheet.png"))
-    dataset = open_dataset(settings.data.data, root_of(settings.data.data_root))
+    dataset = open_dataset(settings.data.data, default_root(settings.data.data_root))
     if to_shards:
         shards = _written(dataset, to_shards, images_per_shard, settings.data.on_bad_image, workers)
         listed = [[_PARTS[part], f"{len(paths):,} shards"] for part, paths in shards.items()]
@@ -107,7 +124,7 @@ def data(
         views=settings.views.draw(),
         global_views=settings.views.views,
         rows=rows,
-        epochs=epochs,
+        epochs=show_epochs,
         seed=settings.run.seed,
         dtype=settings.views.dtype,
         title=f"{dataset.name}, {settings.views.augmentation} augmentations",
@@ -153,15 +170,14 @@ def _written(
     folders = {"train": out / "train", "test": out / "val"} if dataset.test else {"train": out}
     written = {}
     for part, source in _parts(dataset).items():
-        bar, task = console.progress(f"writing {_PARTS[part]} images", len(source))
-        with bar:
+        with console.Bar(f"writing {_PARTS[part]} images", len(source)) as bar:
             written[part] = write_shards(
                 source,
                 folders[part],
                 images_per_shard,
                 on_bad_image=on_bad_image,
                 workers=workers,
-                advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
+                advance=bar.advance,
             )
     return written
 
@@ -171,14 +187,8 @@ def _surveyed(dataset: "Dataset", to_decode: int | None, workers: int | None) ->
 
     found = {}
     for part, source in _parts(dataset).items():
-        bar, task = console.progress(f"looking at {_PARTS[part]} images", len(source))
-        with bar:
-            found[part] = survey(
-                source,
-                decode=to_decode,
-                workers=workers,
-                advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
-            )
+        with console.Bar(f"looking at {_PARTS[part]} images", len(source)) as bar:
+            found[part] = survey(source, decode=to_decode, workers=workers, advance=bar.advance)
     return found
 
 
@@ -197,7 +207,7 @@ def _record(found: "Survey") -> dict[str, Any]:
 
 
 def _shown(name: str, found: Mapping[str, "Survey"]) -> "RenderableType":
-    """A line a part, then what varies, from the smallest to the largest."""
+    """A line per part, then what varies, from the smallest to the largest."""
     columns = ["", "min", "5 %", "median", "95 %", "max"]
     rows = [
         [f"{_PARTS[part]}: {label}", *(f"{value / unit:,.{digits}f}" for value in one.quantiles()[measure].values())]

@@ -1,49 +1,60 @@
 """`groco knn`: classify by nearest neighbours; the work is `groco_cli.evaluation`."""
 
-from dataclasses import asdict
+import math
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from groco_cli import console, options, tables
 from groco_cli.distributed.command import over_processes
 from groco_cli.errors import UsageError
-from groco_cli.files import atomic_write, check_writable
+from groco_cli.files import atomic_write, check_picture, check_writable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from groco_cli.data.sources import Dataset
+    from groco_cli.evaluation.extraction import Extraction
+    from groco_cli.evaluation.index import IndexOptions
     from groco_cli.evaluation.protocol import KNNResult
     from groco_cli.models import Encoder
-
-PICTURES = (".png", ".svg", ".pdf")
 
 
 @over_processes
 def knn(
     checkpoints: options.Checkpoints = None,
-    k: Annotated[list[int] | None, typer.Option("--k", help="Neighbours; may be given again.")] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="T of the votes' weights exp(cos/T).", show_default="0.07")
+    k: Annotated[
+        list[int] | None,
+        typer.Option("--k", metavar="K", help="Neighbours that vote; may be given again.", show_default="1, 10, 20"),
     ] = None,
-    uniform: Annotated[bool, typer.Option("--uniform", help="Count all votes alike.")] = False,
+    temperature: Annotated[
+        float | None,
+        typer.Option(metavar="T", help="Temperature of the votes' weights exp(cos/T).", show_default="0.07"),
+    ] = None,
+    uniform: Annotated[bool, typer.Option("--uniform", help="Weigh all votes alike.")] = False,
     data: options.Data = None,
     data_root: options.DataRoot = None,
     bank: Annotated[
         str | None,
-        typer.Option(metavar="PATH|NAME", help="Search the training images of this instead.", show_default="--data"),
+        typer.Option(
+            metavar="PATH|NAME", help="Another source, whose training images are the bank.", show_default="--data"
+        ),
     ] = None,
     queries: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH|NAME", help="Classify the held-out images of this, or all it has.", show_default="--data"
+            metavar="PATH|NAME",
+            help="Another source, whose held-out images (or all) are the queries.",
+            show_default="--data",
         ),
     ] = None,
     bank_size: Annotated[
-        int, typer.Option("--bank-size", min=0, help="Only the first so many training images; 0 for all.")
+        int, typer.Option("--bank-size", metavar="N", min=0, help="Only the first N training images; 0: all.")
     ] = 0,
     query_size: Annotated[
-        int, typer.Option("--query-size", min=0, help="Only the first so many test images; 0 for all.")
+        int, typer.Option("--query-size", metavar="N", min=0, help="Only the first N test images; 0: all.")
     ] = 0,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Score the untrained encoder and raw pixels beside it.")
@@ -51,7 +62,7 @@ def knn(
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Draw queries and what is nearest them (.png, .svg, .pdf).", show_default=False
+            metavar="FILE", help="Draw queries and their nearest neighbours (.png, .svg, .pdf).", show_default=False
         ),
     ] = None,
     cache: options.Cache = None,
@@ -67,7 +78,7 @@ def knn(
     ivf_above: options.IVFAbove = 0,
     ivf_lists: options.IVFLists = 0,
     ivf_probes: options.IVFProbes = 0,
-    device: options.Device = None,
+    device: options.Device = "auto",
     gpus: options.Gpus = None,
     processes: options.Processes = None,
     workers: options.Workers = None,
@@ -79,26 +90,16 @@ def knn(
     are all test images; a folder without a val or test part is scored leave-one-out: each image by all the others.
     Several checkpoints are compared on the same images.
     """
-    import math
-
-    from groco_cli import devices
-    from groco_cli.data.sources import data_root as root_of
+    from groco_cli.data.sources import default_root
     from groco_cli.distributed.collectives import rank
     from groco_cli.engine.run_folder import newest_checkpoint
-    from groco_cli.evaluation import comparison
-    from groco_cli.evaluation.feature_cache import check_dtype, choose_cache
+    from groco_cli.evaluation import comparison, knn_sources
+    from groco_cli.evaluation.extraction import choose_extraction
+    from groco_cli.evaluation.feature_cache import choose_cache
     from groco_cli.evaluation.index import IndexOptions, parse_bytes
-    from groco_cli.evaluation.knn import KS, TEMPERATURE
-    from groco_cli.evaluation.knn_sources import (
-        check_bank_shows_all,
-        open_bank_and_queries,
-        same_source,
-        take_first,
-    )
-    from groco_cli.evaluation.knn_table import knn_table, paper_notes
-    from groco_cli.evaluation.protocol import evaluate_knn
+    from groco_cli.evaluation.knn import KS
+    from groco_cli.evaluation.knn_table import knn_report
 
-    chosen = devices.choose_device(device or "auto")
     search = IndexOptions(
         kind=index,
         ivf_above=ivf_above,
@@ -108,93 +109,87 @@ def knn(
         gpus=search_gpus,
         memory=parse_bytes(search_memory),
     )
-    if uniform and temperature is not None:
-        raise UsageError("--temperature weighs votes, --uniform counts them", "leave one of them out")
-    weighing = math.inf if uniform else TEMPERATURE if temperature is None else temperature
-    check_dtype(cache_dtype or "fp32")
-    root = root_of(str(data_root or ""))
-    kept = choose_cache(cache, no_cache, root)
+    weighing = _weighing(temperature, uniform)
+    root = default_root(data_root)
+    features = choose_extraction(device, workers, cache=choose_cache(cache, no_cache, root), cache_dtype=cache_dtype)
     tables.check_places(csv_file, latex)
     paths = comparison.named_checkpoints(checkpoints or [newest_checkpoint()])
-    pictures = _pictures(plot, list(paths))
+    figures = _figures(plot, list(paths))
     compared = comparison.read_compared(paths)
     searched, asked = (one or data or comparison.trained_on(compared) for one in (bank, queries))
-    whole = open_bank_and_queries(searched, asked, root)
-    dataset = take_first(whole, bank_size, query_size)
-    check_bank_shows_all(dataset)
-    rows = comparison.paper_rows(compared, dataset, "k-NN") if paper else []
+    whole = knn_sources.open_bank_and_queries(searched, asked, root)
+    dataset = knn_sources.take_first(whole, bank_size, query_size)
+    knn_sources.check_bank_shows_all(dataset)
+    rows = comparison.paper_rows(compared, dataset, "k-NN") if paper else None
+
     ks = sorted(set(k or KS))
-
-    def result_of(label: str, encoder: "Encoder") -> "KNNResult":
-        bar, task = console.progress(f"features, {label}", len(dataset.train) + len(dataset.test or ()))
-        with bar:
-            return evaluate_knn(
-                encoder,
-                dataset,
-                ks=ks,
-                temperature=weighing,
-                device=chosen,
-                workers=devices.default_workers(chosen) if workers is None else workers,
-                options=search,
-                cache=None if encoder.metadata.arch == "pixels" else kept,  # on the disk they are already
-                cache_dtype=cache_dtype or "fp32",
-                tell=lambda line: console.note(f"features   {label}, {line}", above=bar),
-                advance=lambda count: bar.advance(task, count),
-            )
-
+    score = partial(_score, dataset=dataset, features=features, ks=ks, temperature=weighing, search=search)
     beside = comparison.baselines(compared) if baselines else {}
-    to_beat = {label: result_of(label, encoder) for label, encoder in beside.items()}
-    results = {one.name: result_of(one.name, one.encoder) for one in compared}
+    to_beat = {label: score(label, encoder) for label, encoder in beside.items()}
+    results = {one.name: score(one.name, one.encoder) for one in compared}
     if rank():
         return  # the first process shows and writes the result
 
-    result = results[compared[0].name]
-    protocol = result.protocol if same_source(searched, asked) else "bank/queries"
-    facts = {
-        "data": dataset.name,
-        "protocol": protocol,
-        "bank": result.bank,
-        "queries": result.queries,
-        "temperature": weighing if math.isfinite(weighing) else None,
-        "device": devices.describe(chosen),
-        "cache_dtype": cache_dtype or "fp32",
-        "backend": result.backend,
-        "recall": result.neighbours.recall,
-    }
-    encoders = [
-        one.record() | {"knn": _scores(results[one.name]), "figure": place and str(place)}
-        for one, place in zip(compared, pictures, strict=True)
-    ]
-    record = comparison.with_record_of_one(facts, encoders)
-    if baselines:
-        record["baselines"] = {label: _scores(one) for label, one in to_beat.items()}
-    if paper:
-        record["paper"] = [row.record() for row in rows]
-    table = knn_table([*to_beat.items(), *results.items()], rows)
-    title = f"k-NN on {dataset.name}, {protocol}: {result.queries:,} queries, bank of {result.bank:,}"
-    kept_as = ", kept in fp16" * (cache_dtype == "fp16")
-    weights = f"T {weighing}" if math.isfinite(weighing) else "votes unweighted"
-    notes = [f"{weights}; features on {facts['device']}{kept_as}; search by {result.backend}"]
-    if rows:
-        notes += [*paper_notes(result, weighing), *comparison.recipe_notes(compared)]
-    console.result(record, console.titled(title, table.table(), "\n".join(notes)), as_json=as_json)
-    tables.write(table, csv_file=csv_file, latex=latex, about="\n".join([title, *notes]))
-    for one, place in zip(compared, pictures, strict=True):
-        if place:
-            _draw(dataset, results[one.name], place)
+    report = knn_report(
+        compared,
+        results,
+        data=dataset.name,
+        protocol=results[compared[0].name].protocol if knn_sources.same_source(searched, asked) else "bank/queries",
+        temperature=weighing,
+        features=features,
+        figures=figures,
+        baselines=to_beat,
+        paper=rows,
+    )
+    report.show(as_json=as_json, csv_file=csv_file, latex=latex)
+    for one, figure in zip(compared, figures, strict=True):
+        if figure:
+            _draw(dataset, results[one.name], figure)
 
 
-def _scores(result: "KNNResult") -> dict[str, Any]:
-    """Scores for --json, by k."""
-    return {str(k): asdict(score) for k, score in result.scores.items()}
+def _score(
+    label: str,
+    encoder: "Encoder",
+    *,
+    dataset: "Dataset",
+    features: "Extraction",
+    ks: "Sequence[int]",
+    temperature: float,
+    search: "IndexOptions",
+) -> "KNNResult":
+    """Classify by the features of one encoder, with a bar of its own."""
+    from groco_cli.evaluation.protocol import evaluate_knn
+
+    with console.Bar(f"features, {label}", len(dataset.train) + len(dataset.test or ())) as bar:
+        return evaluate_knn(
+            encoder,
+            dataset,
+            ks=ks,
+            temperature=temperature,
+            device=features.device,
+            workers=features.workers,
+            options=search,
+            cache=None if encoder.metadata.arch == "pixels" else features.cache,  # on the disk they are already
+            cache_dtype=features.cache_dtype,
+            tell=lambda line: bar.note(f"features   {label}, {line}"),
+            advance=bar.advance,
+        )
 
 
-def _pictures(plot: Path | None, names: list[str]) -> list[Path | None]:
-    """Where each encoder's picture goes: `--plot` itself, or, of several, beside it with the encoder's name."""
+def _weighing(temperature: float | None, uniform: bool) -> float:
+    """T of the votes' weights; infinite where all count alike."""
+    from groco_cli.evaluation.knn import TEMPERATURE
+
+    if uniform and temperature is not None:
+        raise UsageError("--temperature weighs votes, --uniform counts them", "leave one of them out")
+    return math.inf if uniform else TEMPERATURE if temperature is None else temperature
+
+
+def _figures(plot: Path | None, names: list[str]) -> list[Path | None]:
+    """Where each encoder's figure goes: `--plot` itself, or, of several, beside it with the encoder's name."""
     if plot is None:
         return [None] * len(names)
-    if plot.suffix.lower() not in PICTURES:
-        raise UsageError(f"--plot {plot} has no known ending", f"it may be {', '.join(PICTURES)}")
+    check_picture(plot, "--plot")
     several = [plot.with_stem(f"{plot.stem}-{name.replace('/', '-')}") for name in names]
     places = several if len(names) > 1 else [plot]
     for place in places:

@@ -1,27 +1,24 @@
 """`groco linprobe`: train a linear classifier on a frozen encoder; the work is `groco_cli.evaluation`."""
 
 import signal
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from groco_cli import console, options, tables
 from groco_cli.distributed.command import over_processes
-from groco_cli.errors import GrocoError, UsageError
 
 if TYPE_CHECKING:
-    import torch
-
     from groco_cli.data.sources import Dataset
-    from groco_cli.engine.run_folder import RunFolder
     from groco_cli.evaluation.comparison import Compared
+    from groco_cli.evaluation.extraction import Extraction
     from groco_cli.evaluation.linear import LinearScore
+    from groco_cli.evaluation.linear_protocol import LinearProbe, ProbeSettings
     from groco_cli.evaluation.linear_state import ProbeRun
-
-_SETTINGS = ("epochs", "batch_size", "learning_rates", "weight_decay", "cached", "precision", "cache_dtype", "seed")
-_OPTIONS = {"learning_rates": "--lr"}
+    from groco_cli.evaluation.linear_table import Probed
+    from groco_cli.models import Encoder
 
 
 @over_processes
@@ -29,36 +26,53 @@ def linprobe(
     checkpoints: options.Checkpoints = None,
     data: options.Data = None,
     data_root: options.DataRoot = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.", show_default="90")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.", show_default="4096")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Passes over the training images.", show_default="90")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Images per step, over all processes.", show_default="4096")
+    ] = None,
     learning_rates: Annotated[
         list[float] | None,
         typer.Option(
-            "--lr", help="Learning rate for a batch of 256; given again, several at once.", show_default="0.1"
+            "--lr",
+            metavar="LR",
+            help="Learning rate for a batch of 256; given again, several at once.",
+            show_default="0.1",
         ),
     ] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Weight decay.", show_default="0")] = None,
+    weight_decay: Annotated[float | None, typer.Option(metavar="X", help="Weight decay.", show_default="0")] = None,
     cached: Annotated[
         bool | None,
         typer.Option("--cached", help="Train on cached features of un-augmented images: quick, not as published."),
     ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Probe the untrained encoder and raw pixels beside it.")
+    ] = False,
     cache: options.Cache = None,
     no_cache: options.NoCache = False,
     cache_dtype: options.CacheDtype = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="The probe's folder; of several, the one above.", show_default="the next under runs/"
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="The probe's folder; of several checkpoints, a folder for theirs.",
+            show_default="the next under runs/",
         ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the probe in --output.")] = False,
-    device: options.Device = None,
+    device: options.Device = "auto",
     gpus: options.Gpus = None,
     processes: options.Processes = None,
     precision: Annotated[
         str | None,
         typer.Option(
-            "--precision", help="Of the encoder: auto, fp32, bf16 or fp16; heads are fp32.", show_default="fp32"
+            "--precision",
+            metavar="NAME",
+            help="Precision of the encoder: auto, fp32, bf16 or fp16; the classifier's is fp32.",
+            show_default="fp32",
         ),
     ] = None,
     workers: options.Workers = None,
@@ -74,190 +88,159 @@ def linprobe(
     each learning rate. Ctrl-C stops; --resume goes on from the last whole epoch. Several checkpoints are probed one
     after another, and compared.
     """
-    given = {name: value for name, value in locals().items() if name in _SETTINGS and value is not None}
-
     from groco_cli import devices
-    from groco_cli.data.sources import data_root as root_of
-    from groco_cli.data.sources import open_dataset
+    from groco_cli.data.sources import default_root, open_dataset
     from groco_cli.distributed.collectives import rank
+    from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison
-    from groco_cli.evaluation.feature_cache import choose_cache, encoder_hash
+    from groco_cli.evaluation.extraction import choose_extraction
+    from groco_cli.evaluation.feature_cache import choose_cache
     from groco_cli.evaluation.linear_protocol import check_probe_data
-    from groco_cli.evaluation.linear_table import linear_table, paper_notes, probe_note, probe_record
+    from groco_cli.evaluation.linear_run import check_same_encoder, new_run, resumed_run
+    from groco_cli.evaluation.linear_table import linear_report
 
     tables.check_places(csv_file, latex)
-    root = root_of(str(data_root or ""))
-    kept = choose_cache(cache, no_cache, root)
-    chosen = devices.choose_device(device or "auto")
-    if precision:
-        given["precision"] = devices.choose_precision(precision, chosen)
-    before = _resumed(output, given, checkpoints, data) if resume else None
-    compared = comparison.read_compared(comparison.named_checkpoints(_checkpoints(checkpoints, before)))
+    root = default_root(data_root)
+    features = choose_extraction(device, workers, cache=choose_cache(cache, no_cache, root))
+    asked = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rates": tuple(learning_rates) if learning_rates else None,
+        "weight_decay": weight_decay,
+        "cached": cached,
+        "precision": devices.choose_precision(precision, features.device) if precision else None,
+        "cache_dtype": cache_dtype,
+        "seed": seed,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    before = resumed_run(output, given, checkpoints or (), data) if resume else None
+    paths = checkpoints or [Path(before.checkpoint) if before else newest_checkpoint()]
+    compared = comparison.read_compared(comparison.named_checkpoints(paths))
     source = before.data if before else data or comparison.trained_on(compared)
-    runs = [before or _new_run(one.path, encoder_hash(one.encoder), source, given) for one in compared]
-    if before and before.encoder != encoder_hash(compared[0].encoder):
-        raise GrocoError(f"--resume: {compared[0].path} has other weights now", "start anew with another --output")
+    runs = [before or new_run(one, source, given) for one in compared]
+    if before:
+        check_same_encoder(before, compared[0])
     settings = runs[0].settings
     dataset = open_dataset(source, root)
     check_probe_data(dataset, settings)
-    assert dataset.test is not None
-    rows = comparison.paper_rows(compared, dataset, "linear probe") if paper else []
-    folders = [_folder(one, resume) for one in _outputs(output, list(compared))]
+    rows = comparison.paper_rows(compared, dataset, "linear probe") if paper else None
+    folders = _folders(output, compared, resume)
 
-    results: dict[str, list[LinearScore]] = {}
-    encoders: list[dict[str, Any]] = []
-    for one, run, folder in zip(compared, runs, folders, strict=True):
-        results[one.name], heads = _probe(
-            one,
-            run,
-            dataset,
-            folder,
-            resume=resume,
-            device=chosen,
-            workers=devices.default_workers(chosen) if workers is None else workers,
-            cache=kept,
-        )
-        encoders.append(
-            one.record()
-            | {"output": str(folder.path)}
-            | probe_record(run.settings, one.encoder.metadata, results[one.name], heads)
-        )
-
+    _announce(dataset, settings, features)
+    beside = comparison.baselines(compared) if baselines else {}
+    to_beat = {label: _baseline(label, encoder, dataset, settings, features) for label, encoder in beside.items()}
+    probed = {
+        one.name: _probe(one, run, dataset, features, folder, resume)
+        for one, run, folder in zip(compared, runs, folders, strict=True)
+    }
     if rank():
         return  # the first process shows and writes the result
-    facts: dict[str, Any] = {
-        "data": dataset.name,
-        "settings": asdict(settings),
-        "train_images": len(dataset.train),
-        "test_images": len(dataset.test),
-        "device": devices.describe(chosen),
-    }
-    record = comparison.with_record_of_one(facts, encoders)
-    if paper:
-        record["paper"] = [row.record() for row in rows]
-    table = linear_table(results, rows)
-    title = f"Linear probe on {dataset.name}: {len(dataset.test):,} images"
-    notes = [f"after epoch {settings.epochs}, on {facts['device']}", *map(probe_note, results, encoders)]
-    if rows:
-        notes += [*paper_notes(), *comparison.recipe_notes(compared)]
-    console.result(record, console.titled(title, table.table(), "\n".join(notes)), as_json=as_json)
-    tables.write(table, csv_file=csv_file, latex=latex, about="\n".join([title, *notes]))
+
+    report = linear_report(
+        compared,
+        probed,
+        data=dataset,
+        settings=settings,
+        device=features.device,
+        baselines=to_beat,
+        paper=rows,
+    )
+    report.show(as_json=as_json, csv_file=csv_file, latex=latex)
+
+
+def _announce(dataset: "Dataset", settings: "ProbeSettings", features: "Extraction") -> None:
+    """Say what all probes have in common."""
+    from groco_cli import devices
+    from groco_cli.distributed.collectives import world_size
+
+    assert dataset.test is not None
+    console.note(f"data       {dataset.name}: {len(dataset.train):,} images, {len(dataset.test):,} held out")
+    among = f", {world} processes" if (world := world_size()) > 1 else ""
+    console.note(f"device     {devices.describe(features.device)}{among}, encoder in {settings.precision}")
 
 
 def _probe(
-    one: "Compared",
-    run: "ProbeRun",
-    dataset: "Dataset",
-    folder: "RunFolder",
-    *,
-    resume: bool,
-    device: "torch.device",
-    workers: int,
-    cache: Path | None,
-) -> "tuple[list[LinearScore], list[Path]]":
+    one: "Compared", run: "ProbeRun", dataset: "Dataset", features: "Extraction", folder: Path, resume: bool
+) -> "Probed":
     """Train the probe of one encoder, and leave its heads in its folder."""
-    from groco_cli import devices
-    from groco_cli.distributed.collectives import world_size
-    from groco_cli.distributed.interrupt import Interrupted
-    from groco_cli.evaluation.linear_protocol import prepare_probe
     from groco_cli.evaluation.linear_state import load_state, save_heads, save_state
+    from groco_cli.evaluation.linear_table import Probed
 
-    settings, about = run.settings, one.encoder.metadata
+    probe = _prepared(one.encoder, dataset, run.settings, features)
+    if resume:
+        load_state(folder, probe)
+    console.note(f"probe      {folder}" + (f", resumed after epoch {len(probe.history)}" if resume else ""))
+    _train(
+        probe,
+        len(dataset.train),
+        save=lambda: save_state(folder, run, probe),
+        go_on=f"go on with: groco linprobe --resume --output {folder}",
+    )
+    heads = save_heads(folder, run, probe, dataset.train.classes, one.encoder.metadata)
+    return Probed(scores=probe.history[-1], folder=folder, heads=heads)
+
+
+def _baseline(
+    label: str, encoder: "Encoder", dataset: "Dataset", settings: "ProbeSettings", features: "Extraction"
+) -> "list[LinearScore]":
+    """Train a probe that nothing is kept of."""
+    from dataclasses import replace
+
+    console.note(f"baseline   {label}")
+    if encoder.metadata.arch == "pixels":
+        features = replace(features, cache=None)  # on the disk they are already
+    probe = _prepared(encoder, dataset, settings, features)
+    _train(probe, len(dataset.train), save=lambda: None, go_on="nothing of a baseline is saved: type the same again")
+    return probe.history[-1]
+
+
+def _prepared(
+    encoder: "Encoder", dataset: "Dataset", settings: "ProbeSettings", features: "Extraction"
+) -> "LinearProbe":
+    """Say by which protocol, and extract what features stay the same."""
+    from groco_cli.evaluation.linear_protocol import prepare_probe
+
     assert dataset.test is not None
-    console.note(f"protocol   {settings.protocol(about)}")
-    console.note(f"data       {dataset.name}: {len(dataset.train):,} images, {len(dataset.test):,} held out")
-    among = f", {world} processes" if (world := world_size()) > 1 else ""
-    console.note(f"device     {devices.describe(device)}{among}, encoder in {settings.precision}")
-    bar, task = console.progress("features", len(dataset.test) + settings.cached * len(dataset.train))
-    with bar:
-        probe = prepare_probe(
-            one.encoder,
+    console.note(f"protocol   {settings.protocol(encoder.metadata)}")
+    with console.Bar("features", len(dataset.test) + settings.cached * len(dataset.train)) as bar:
+        return prepare_probe(
+            encoder,
             dataset,
             settings,
-            device=device,
-            workers=workers,
-            cache=cache,
-            tell=lambda line: console.note(f"features   {line}", above=bar),
-            advance=lambda images: bar.advance(task, images),
+            device=features.device,
+            workers=features.workers,
+            cache=features.cache,
+            tell=lambda line: bar.note(f"features   {line}"),
+            advance=bar.advance,
         )
-    if resume:
-        load_state(folder.path, probe)
-    done = len(probe.history)
-    console.note(f"probe      {folder.path}" + (f", resumed after epoch {done}" if resume else ""))
-    bar, task = console.progress("linear probe", settings.epochs * len(dataset.train))
-    bar.update(task, completed=done * len(dataset.train))
+
+
+def _train(probe: "LinearProbe", images: int, *, save: Callable[[], None], go_on: str) -> None:
+    """Train a probe to its last epoch, and save it after each; say how to go on where it is stopped."""
+    from groco_cli.distributed.interrupt import Interrupted
+
+    epochs, done = probe.settings.epochs, len(probe.history)
     try:
-        with bar:
-            for scores in probe.run(advance=lambda images: bar.advance(task, images)):
-                save_state(folder.path, run, probe)
-                console.note(f"epoch {len(probe.history)}/{settings.epochs}  {_in_a_line(scores)}", above=bar)
+        with console.Bar("linear probe", epochs * images, done=done * images) as bar:
+            for scores in probe.run(advance=bar.advance):
+                save()
+                bar.note(f"epoch {len(probe.history)}/{epochs}  {_in_a_line(scores)}")
     except KeyboardInterrupt as error:
         raise Interrupted(
-            f"in epoch {len(probe.history) + 1} of {settings.epochs}",
-            f"go on with: groco linprobe --resume --output {folder.path}" if probe.history else "nothing is saved yet",
+            f"in epoch {len(probe.history) + 1} of {epochs}",
+            go_on if probe.history else "nothing is saved yet",
             signal.SIGINT,
         ) from error
-    return probe.history[-1], save_heads(folder.path, run, probe, dataset.train.classes, about)
 
 
-def _new_run(path: Path, encoder: str, data: str, given: dict[str, Any]) -> "ProbeRun":
-    from groco_cli.distributed.collectives import world_size
-    from groco_cli.evaluation.linear_protocol import ProbeSettings
-    from groco_cli.evaluation.linear_state import ProbeRun
-
-    rates = {"learning_rates": tuple(given["learning_rates"])} if "learning_rates" in given else {}
-    settings = ProbeSettings(**given | rates)
-    return ProbeRun(checkpoint=str(path), encoder=encoder, data=data, settings=settings, processes=world_size())
-
-
-def _resumed(
-    output: Path | None, given: dict[str, Any], checkpoints: list[Path] | None, data: str | None
-) -> "ProbeRun":
-    """The run in `--output`, which keeps its settings."""
-    from groco_cli.distributed.collectives import world_size
-    from groco_cli.evaluation.linear_state import read_run
-
-    if output is None:
-        raise UsageError("--resume needs --output", "name the probe's folder")
-    if len(checkpoints or ()) > 1:
-        raise UsageError("--resume goes on with one probe", "leave out the checkpoints")
-    run = read_run(output.expanduser())
-    kept = asdict(run.settings) | {"data": run.data}
-    for name, value in (given | ({"data": data} if data else {})).items():
-        if (tuple(value) if isinstance(value, list) else value) != kept[name]:
-            option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
-            raise UsageError(f"--resume takes the probe's own settings, not another {option}", f"leave out {option}")
-    if checkpoints and str(checkpoints[0]) != run.checkpoint:
-        console.note(f"the probe was begun with {run.checkpoint}")
-    if run.processes != world_size():
-        console.note(f"the probe was begun in {run.processes} processes, not {world_size()}: the same but for rounding")
-    return run
-
-
-def _checkpoints(given: list[Path] | None, before: "ProbeRun | None") -> list[Path]:
-    from groco_cli.engine.run_folder import newest_checkpoint
-
-    return given or [Path(before.checkpoint) if before else newest_checkpoint()]
-
-
-def _outputs(output: Path | None, compared: "list[Compared]") -> list[Path | None]:
-    """Where each probe goes: `--output` itself, or, of several, a folder in it with the encoder's name."""
-    if output is None or len(compared) == 1:
-        return [output] * len(compared)
-    return [output / one.name.replace("/", "-") for one in compared]
-
-
-def _folder(output: Path | None, resume: bool) -> "RunFolder":
-    """The probe's folder, made and found writable by the first process, and the same in all."""
+def _folders(output: Path | None, compared: "list[Compared]", resume: bool) -> list[Path]:
+    """Each probe's folder, made and found writable by the first process, and the same in all."""
     from groco_cli.distributed.collectives import from_first, rank
-    from groco_cli.engine.run_folder import RunFolder, new_run_folder
-    from groco_cli.evaluation.linear_state import STATE
+    from groco_cli.engine.run_folder import new_run_folder
+    from groco_cli.evaluation.linear_run import probe_outputs
 
-    if rank():
-        return RunFolder(from_first(Path()))
-    if output and not resume and (output.expanduser() / STATE).exists():
-        raise UsageError(f"--output {output} already holds a linear probe", "type --resume to go on, or name another")
-    return RunFolder(from_first(new_run_folder(str(output or ""), "linprobe").path))
+    places = probe_outputs(output, [one.name for one in compared], resume=resume)
+    return from_first([] if rank() else [new_run_folder(place, "linprobe").path for place in places])
 
 
 def _in_a_line(scores: "list[LinearScore]") -> str:

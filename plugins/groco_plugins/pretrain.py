@@ -18,48 +18,67 @@ def pretrain(
     recipe: options.Recipe = None,
     config: options.Config = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The run's folder.", show_default="the next under runs/")
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="The run's folder.", show_default="the next under runs/"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --output, or the newest.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, take no more than two steps, keep nothing.")
     ] = False,
-    arch: Annotated[str | None, setting("Backbone, by its timm or torchvision name.")] = None,
-    stem: Annotated[str | None, setting("imagenet, or small (ResNets on pictures of about 32 pixels).")] = None,
-    attention_heads: Annotated[int | None, setting("Attention heads of a ViT.")] = None,
-    projector_hidden: Annotated[int | None, setting("Width of the projector's hidden layers.")] = None,
-    projector_out: Annotated[int | None, setting("Length of a projection.")] = None,
-    projector_layers: Annotated[int | None, setting("Linear layers of the projector.")] = None,
-    method: Annotated[str | None, setting("siamese, or mocov3 (predictor and momentum encoder).")] = None,
-    ema_momentum: Annotated[float | None, setting("Momentum of mocov3's momentum encoder at the start.")] = None,
+    arch: Annotated[str | None, setting("Backbone, by its timm or torchvision name.", metavar="NAME")] = None,
+    stem: Annotated[
+        str | None, setting("Stem of a ResNet: imagenet, or small for pictures of about 32 pixels.", metavar="NAME")
+    ] = None,
+    attention_heads: Annotated[int | None, setting("Attention heads of a ViT.", metavar="N")] = None,
+    projector_hidden: Annotated[int | None, setting("Width of the projector's hidden layers.", metavar="N")] = None,
+    projector_out: Annotated[int | None, setting("Dimension of the projections.", metavar="N")] = None,
+    projector_layers: Annotated[int | None, setting("Linear layers of the projector.", metavar="N")] = None,
+    method: Annotated[
+        str | None, setting("Method: siamese, or mocov3 (predictor and momentum encoder).", metavar="NAME")
+    ] = None,
+    ema_momentum: Annotated[
+        float | None, setting("Initial momentum of mocov3's momentum encoder.", metavar="M")
+    ] = None,
     freeze_patches: Annotated[
         bool | None,
-        setting("Whether mocov3 keeps a ViT's patch embedding fixed.", "--freeze-patches/--no-freeze-patches"),
+        setting("Freeze the patch embedding of mocov3's ViT.", "--freeze-patches/--no-freeze-patches"),
     ] = None,
     forward: Annotated[
-        str | None, setting("joint, or per-view: each view goes through the networks by itself.")
+        str | None, setting("Forward passes: joint, all views in one, or per-view, one per view.", metavar="NAME")
     ] = None,
-    loss: Annotated[str | None, setting("groco, infonce or triplet.")] = None,
-    num_negatives: Annotated[int | None, setting("N, the strongest negatives of each anchor.", "--negatives")] = None,
-    beta: Annotated[float | None, setting("β, inverse temperature of the relaxed swaps.")] = None,
-    variant: Annotated[str | None, setting("paper, or official (the released code's loss).")] = None,
-    preorder: Annotated[bool | None, setting("Sort each group first.", "--preorder/--no-preorder")] = None,
+    loss: Annotated[str | None, setting("Loss: groco, infonce or triplet.", metavar="NAME")] = None,
+    num_negatives: Annotated[int | None, setting("Strongest negatives per anchor.", "--negatives", metavar="N")] = None,
+    beta: Annotated[float | None, setting("Inverse temperature β of groco's relaxed swaps.", metavar="X")] = None,
+    variant: Annotated[
+        str | None, setting("Variant of groco: paper, or official (the released code's).", metavar="NAME")
+    ] = None,
+    preorder: Annotated[
+        bool | None,
+        setting("Sort positives and negatives by distance before the network (Table 8b).", "--preorder/--no-preorder"),
+    ] = None,
     stop_gradient: Annotated[
-        bool | None, setting("Gradients to the anchor alone.", "--stop-gradient/--no-stop-gradient")
+        bool | None,
+        setting(
+            "Stop the gradient through what the anchor is compared with (section 4.1).",
+            "--stop-gradient/--no-stop-gradient",
+        ),
     ] = None,
-    temperature: Annotated[float | None, setting("Temperature of infonce.")] = None,
-    margin: Annotated[float | None, setting("Margin of triplet; may be inf.")] = None,
-    epochs: Annotated[int | None, setting("Passes over the training images.")] = None,
-    batch_size: Annotated[int | None, setting("Images a step.")] = None,
+    temperature: Annotated[float | None, setting("Temperature of infonce.", metavar="X")] = None,
+    margin: Annotated[float | None, setting("Margin of triplet; may be inf.", metavar="X")] = None,
+    epochs: Annotated[int | None, setting("Passes over the training images.", metavar="N")] = None,
+    batch_size: Annotated[int | None, setting("Images per step, over all processes and machines.", metavar="N")] = None,
     micro_batch: Annotated[
-        int | None, setting("Images that a process encodes at once, for less memory; 0 for its whole part of a batch.")
+        int | None,
+        setting("Images that a process encodes at once, to save memory; 0: its whole part of the batch.", metavar="N"),
     ] = None,
-    optimizer: Annotated[str | None, setting("sgd, lars or adamw.")] = None,
-    learning_rate: Annotated[float | None, setting("Learning rate for a batch of 256.", "--lr")] = None,
-    lr_scaling: Annotated[str | None, setting("How it grows with the batch: linear or sqrt.")] = None,
-    weight_decay: Annotated[float | None, setting("Weight decay.")] = None,
-    momentum: Annotated[float | None, setting("Momentum.")] = None,
-    warmup_epochs: Annotated[int | None, setting("Epochs of growing learning rate.")] = None,
+    optimizer: Annotated[str | None, setting("Optimiser: sgd, lars or adamw.", metavar="NAME")] = None,
+    learning_rate: Annotated[float | None, setting("Learning rate for a batch of 256.", "--lr", metavar="LR")] = None,
+    lr_scaling: Annotated[
+        str | None, setting("How --lr scales with the batch size: linear or sqrt.", metavar="NAME")
+    ] = None,
+    weight_decay: Annotated[float | None, setting("Weight decay.", metavar="X")] = None,
+    momentum: Annotated[float | None, setting("Momentum of sgd and lars.", metavar="X")] = None,
+    warmup_epochs: Annotated[int | None, setting("Epochs of linear learning-rate warm-up.", metavar="N")] = None,
     augmentation: options.Augmentation = None,
     views: options.Views = None,
     local_views: options.LocalViews = None,
@@ -68,9 +87,9 @@ def pretrain(
     crop_scale: options.CropScale = None,
     local_crop_scale: options.LocalCropScale = None,
     interpolation: options.Interpolation = None,
-    brightness: options.JitterStrength = None,
-    contrast: options.JitterStrength = None,
-    saturation: options.JitterStrength = None,
+    brightness: options.Brightness = None,
+    contrast: options.Contrast = None,
+    saturation: options.Saturation = None,
     hue: options.Hue = None,
     jitter: options.Jitter = None,
     grey: options.Grey = None,
@@ -79,28 +98,45 @@ def pretrain(
     solarise: options.Solarise = None,
     flip: options.Flip = None,
     view_precision: options.ViewPrecision = None,
-    on_bad_image: Annotated[str | None, setting("error, or skip: another image takes a bad one's place.")] = None,
+    on_bad_image: Annotated[
+        str | None,
+        setting("When an image cannot be decoded: error, or skip to put another in its place.", metavar="NAME"),
+    ] = None,
     class_mates: Annotated[
-        float | None, setting("Images of its own class that each image meets in its batch (the paper's Table 8d: 3).")
+        float | None,
+        setting("Mean number of images of its own class that an image meets in its batch (Table 8d: 3).", metavar="X"),
     ] = None,
-    subset: Annotated[int | None, setting("Only the first so many training images; 0 for all.")] = None,
-    save_every: Annotated[str | None, setting("How often everything is saved: 1 (epochs), 500steps, 10min.")] = None,
-    keep: Annotated[int | None, setting("States kept to go on from.")] = None,
-    milestones: Annotated[int | None, setting("Epochs between checkpoints kept for good; 0 for the last only.")] = None,
-    log_every: Annotated[int | None, setting("Steps between lines of metrics.jsonl.")] = None,
-    knn_every: Annotated[int | None, setting("Epochs between k-NN scores of the curve.")] = None,
-    gpus: Annotated[int | None, setting("GPUs to train on, one process each; the batch is divided among them.")] = None,
-    processes: Annotated[int | None, setting("The same on a CPU: how many processes.")] = None,
-    nodes: Annotated[int | None, setting("Machines; type the same command on each.")] = None,
-    rdzv: Annotated[str | None, setting("HOST:PORT where they meet, HOST being one of them.")] = None,
-    process_timeout: Annotated[int | None, setting("Minutes until a silent process is given up.")] = None,
+    subset: Annotated[int | None, setting("Only the first N training images; 0: all.", metavar="N")] = None,
+    save_every: Annotated[
+        str | None,
+        setting("How often to save the resumable state, in epochs, steps or minutes.", metavar="N|Nsteps|Nmin"),
+    ] = None,
+    keep: Annotated[int | None, setting("Newest resumable states to keep.", metavar="N")] = None,
+    milestones: Annotated[
+        int | None, setting("Epochs between checkpoints kept for good; 0: only the last.", metavar="N")
+    ] = None,
+    log_every: Annotated[int | None, setting("Steps between lines of metrics.jsonl.", metavar="N")] = None,
+    knn_every: Annotated[
+        int | None, setting("Epochs between k-NN scores of the curve; 0: only first and last.", metavar="N")
+    ] = None,
+    gpus: Annotated[
+        int | None, setting("GPUs per machine, one process each; the batch is divided among all.", metavar="N")
+    ] = None,
+    processes: Annotated[int | None, setting("CPU processes, in place of --gpus.", metavar="N")] = None,
+    nodes: Annotated[int | None, setting("Machines; type the same command on each.", metavar="N")] = None,
+    rdzv: Annotated[
+        str | None, setting("Where several machines meet; HOST is one of them.", metavar="HOST:PORT")
+    ] = None,
+    process_timeout: Annotated[
+        int | None, setting("Minutes to wait for a process that does not answer.", metavar="MINUTES")
+    ] = None,
     log_to: Annotated[
-        list[str] | None, setting("Send the metrics to tensorboard or wandb as well; may be given again.")
+        list[str] | None, setting("Log to tensorboard or wandb as well; may be given again.", metavar="NAME")
     ] = None,
-    device: options.Device = None,
+    device: options.DeviceSetting = None,
     precision: options.Precision = None,
     compile: Annotated[
-        bool | None, setting("Have torch.compile make kernels for the networks.", "--compile/--no-compile")
+        bool | None, setting("Compile the networks with torch.compile.", "--compile/--no-compile")
     ] = None,
     data_root: options.DataRoot = None,
     workers: options.Workers = None,

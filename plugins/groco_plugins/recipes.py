@@ -21,7 +21,8 @@ _CAPTION = "k-NN (k = 20) and linear: top-1 on ImageNet as the paper prints it. 
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(help="One of them, in full: TOML for --config.", show_default="a list of all")
+        str | None,
+        typer.Argument(metavar="NAME", help="One of them, in full: TOML for --config.", show_default="a list of all"),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -62,7 +63,7 @@ def _row(recipe: "Recipe") -> list[str]:
         recipe.name,
         recipe.purpose,
         str(optim.epochs),
-        f"{views.views}×{views.image_size}" + f" + {views.local_views}×{views.local_size}" * (views.local_views > 0),
+        str(views),
         str(optim.batch_size),
         f"{optim.peak_learning_rate:g}",
         f"{paper.knn[20]:.1f}" if paper else "–",

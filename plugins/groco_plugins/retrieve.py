@@ -1,6 +1,6 @@
 """`groco retrieve`: search by example; the work is `groco_cli.evaluation`."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ from groco_cli.errors import UsageError
 from groco_cli.files import atomic_write, check_writable
 
 if TYPE_CHECKING:
+    from groco_cli.evaluation.comparison import Compared
     from groco_cli.evaluation.retrieval_protocol import RetrievalProtocol
     from groco_cli.evaluation.retrieval_search import RetrievalResult
     from groco_cli.evaluation.retrieval_set import RetrievalSet
@@ -25,25 +26,38 @@ def retrieve(
     ] = None,
     data_root: options.DataRoot = None,
     images: Annotated[
-        Path | None, typer.Option(help="A folder of pictures to search instead.", show_default=False)
+        Path | None, typer.Option(metavar="DIR", help="Another folder of pictures to search.", show_default=False)
     ] = None,
     ground_truth: Annotated[
-        Path | None, typer.Option(help="Its right answers, .json or .pkl.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="The ground truth of --images, .json or .pkl.", show_default=False),
     ] = None,
     distractors: Annotated[
-        Path | None, typer.Option(help="A folder of pictures that join the database, always wrong.", show_default=False)
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="A folder of pictures to add to the database, always wrong.", show_default=False
+        ),
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="dino (as the paper evaluates) or revisitop (queries cropped to their box).")
+        str,
+        typer.Option(
+            metavar="NAME", help="Protocol: dino (as the paper evaluates) or revisitop (queries cropped to their box)."
+        ),
     ] = "dino",
     image_size: Annotated[
         int | None,
-        typer.Option(min=8, help="Larger pictures are shrunk to this.", show_default="224; 512 for rparis6k"),
+        typer.Option(
+            metavar="N",
+            min=8,
+            help="Longer side that larger pictures are shrunk to, pixels.",
+            show_default="224; 512 for rparis6k",
+        ),
     ] = None,
     scales: Annotated[
         str | None,
         typer.Option(
-            help="Factors that features are averaged over, between commas.",
+            metavar="X,X,…",
+            help="Factors of the image size that features are averaged over.",
             show_default="1; 1,0.7071,0.5 for rparis6k",
         ),
     ] = None,
@@ -51,16 +65,18 @@ def retrieve(
         bool | None, typer.Option("--crop/--whole", help="Crop queries to their box.", show_default="by the protocol")
     ] = None,
     whiten: Annotated[
-        Path | None, typer.Option(help="A folder of pictures to learn a PCA whitening on.", show_default="none")
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder of pictures to learn a PCA whitening on.", show_default="none"),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Write a page of the queries and what was found.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page of the queries and what was found.", show_default=False),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Pictures a query on that page.")] = 10,
+    top: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures per query on that page.")] = 10,
     csv_file: options.Csv = None,
     latex: options.Latex = None,
     paper: options.Paper = False,
-    device: options.Device = None,
+    device: options.Device = "auto",
     gpus: options.Gpus = None,
     processes: options.Processes = None,
     workers: options.Workers = None,
@@ -71,16 +87,16 @@ def retrieve(
     mAP and mP@1, 5, 10 under the easy, medium and hard setups of revisited Oxford and Paris, or of any folder with a
     ground truth in the same form.
     """
-    from groco_cli import devices
     from groco_cli.distributed.collectives import rank
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison
+    from groco_cli.evaluation.extraction import choose_extraction
     from groco_cli.evaluation.retrieval_page import retrieval_page
     from groco_cli.evaluation.retrieval_protocol import named_protocol
-    from groco_cli.evaluation.retrieval_search import BACKEND, evaluate_retrieval, pictures_to_see
-    from groco_cli.evaluation.retrieval_table import paper_notes, score_record, score_table, table_2
+    from groco_cli.evaluation.retrieval_search import evaluate_retrieval, pictures_to_see
+    from groco_cli.evaluation.retrieval_table import retrieval_report, retrieval_settings, table_2
 
-    chosen = devices.choose_device(device or "auto")
+    features = choose_extraction(device, workers)
     published = named_protocol(protocol, dataset or "")
     used = _overridden(published, image_size, scales, crop, whiten)
     data = _open(dataset, data_root, images, ground_truth, distractors)
@@ -89,59 +105,33 @@ def retrieve(
         check_writable(html)
     tables.check_places(csv_file, latex)
     compared = comparison.read_compared(comparison.named_checkpoints(checkpoints or [newest_checkpoint()]))
-    rows = table_2(data.name) if paper else {}
+    rows = table_2(data.name) if paper else None
     if paper and not rows:
         console.warn(f"--paper: the paper's retrieval is on roxford5k and rparis6k, it has no row for {data.name}")
 
-    results: dict[str, RetrievalResult] = {}
-    for one in compared:
-        bar, task = console.progress(f"features, {one.name}", seen)
-        with bar:
-            results[one.name] = evaluate_retrieval(
+    def score(one: "Compared") -> "RetrievalResult":
+        with console.Bar(f"features, {one.name}", seen) as bar:
+            return evaluate_retrieval(
                 one.encoder,
                 data,
                 used,
-                device=chosen,
-                workers=devices.default_workers(chosen) if workers is None else workers,
+                device=features.device,
+                workers=features.workers,
                 top=top,
-                advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
+                advance=bar.advance,
             )
 
+    results = {one.name: score(one) for one in compared}
     if rank():
         return  # the first process shows and writes the result
-    facts = {
-        f"encoder {one.name}": "{checkpoint}, {arch}, {method}, {epoch} epochs".format(**one.record())
-        for one in compared
-    }
-    facts |= {
-        "protocol": str(used) + ("" if used == published else " (altered)"),
-        "database": f"{len(data.images):,} images and {len(data.distractors):,} distractors",
-        "features": f"L2-normalised, on {devices.describe(chosen)}",
-        "search": BACKEND,
-    }
-    record = {
-        "dataset": data.name,
-        "images": len(data.images),
-        "distractors": len(data.distractors),
-        "queries": len(data.queries),
-        "protocol": asdict(used) | {"whiten": used.whiten and str(used.whiten), "altered": used != published},
-        "device": devices.describe(chosen),
-        "backend": BACKEND,
-        "encoders": [one.record() | score_record(results[one.name]) for one in compared],
-        "html": html and str(html),
-    }
-    if paper:
-        record["paper"] = {method: {setup: float(ap) for setup, ap in row.items()} for method, row in rows.items()}
-    table = score_table(results, rows)
-    title = f"Retrieval on {data.name}: {len(data.queries):,} queries"
-    notes = [f"{name}: {value}" for name, value in facts.items()]
-    if rows:
-        notes += paper_notes(used, published, len(data.distractors))
-    console.result(record, console.titled(title, table.table(), "\n".join(notes)), as_json=as_json)
-    tables.write(table, csv_file=csv_file, latex=latex, about="\n".join([title, *notes]))
+
+    report = retrieval_report(compared, results, data, used, published, features.device, html=html, paper=rows)
+    report.show(as_json=as_json, csv_file=csv_file, latex=latex)
     if html:
+        settings = retrieval_settings(compared, data, used, published, features.device)
+        page = retrieval_page(data, results, settings)
         with atomic_write(html) as temporary:
-            temporary.write_text(retrieval_page(data, results, facts), encoding="utf-8")
+            temporary.write_text(page, encoding="utf-8")
         console.note(f"page: {html}")
 
 
@@ -172,13 +162,13 @@ def _open(
     distractors: Path | None,
 ) -> "RetrievalSet":
     """The set that the options name."""
-    from groco_cli.data.sources import data_root as root_of
+    from groco_cli.data.sources import default_root
     from groco_cli.evaluation.retrieval_set import list_pictures, open_images, open_published
 
     if dataset and (images or ground_truth):
         raise UsageError(f"--dataset {dataset} has its own pictures", "leave out --images and --ground-truth")
     if dataset:
-        data = open_published(dataset, root_of(str(data_root or "")))
+        data = open_published(dataset, default_root(data_root))
     elif images and ground_truth:
         data = open_images(images, ground_truth)
     elif images or ground_truth:

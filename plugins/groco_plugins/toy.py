@@ -8,7 +8,7 @@ import typer
 
 from groco_cli import console
 from groco_cli.errors import UsageError
-from groco_cli.files import atomic_write
+from groco_cli.files import atomic_write, check_picture
 from groco_cli.options import Json
 
 if TYPE_CHECKING:
@@ -16,23 +16,27 @@ if TYPE_CHECKING:
 
     from groco_cli.engine.toy import ToyResult
 
-PICTURES = (".png", ".svg", ".pdf")
 ROW = "{:z.3f} {:z.3f} {:+z.3f} {:z.3f} {:+z.3f}"
 
 
 def toy(
     start: Annotated[
-        str, typer.Option(help="The similarities at the start, the positive first, between commas.")
+        str, typer.Option(metavar="X,X,…", help="Similarities at the start, the positive first.")
     ] = "0.1,0.6,0.45,0.3,0.05",
-    beta: Annotated[float, typer.Option(help="GroCo's inverse temperature.")] = 8.0,
-    temperature: Annotated[float, typer.Option(help="InfoNCE's temperature.")] = 0.5,
-    lr: Annotated[float, typer.Option(help="Learning rate of the gradient descent, on both losses.")] = 0.005,
-    margin: Annotated[float, typer.Option(help="Stop when the positive is this far above the largest negative.")] = 0.6,
-    steps: Annotated[int, typer.Option(help="Gradient steps that either loss may take.")] = 20_000,
+    beta: Annotated[float, typer.Option(metavar="X", help="GroCo's inverse temperature.")] = 8.0,
+    temperature: Annotated[float, typer.Option(metavar="X", help="InfoNCE's temperature.")] = 0.5,
+    lr: Annotated[
+        float, typer.Option(metavar="LR", help="Learning rate of the gradient descent, on both losses.")
+    ] = 0.005,
+    margin: Annotated[
+        float, typer.Option(metavar="X", help="Stop when the positive is this far above the largest negative.")
+    ] = 0.6,
+    steps: Annotated[int, typer.Option(metavar="N", help="Most gradient steps of either loss.")] = 20_000,
     plot: Annotated[bool, typer.Option("--plot", help="Draw the figure.")] = False,
     output: Annotated[
         Path | None,
         typer.Option(
+            metavar="FILE",
             help="The figure's file, .png, .svg or .pdf by its ending; implies --plot.",
             show_default="toy.png",
         ),
@@ -48,8 +52,8 @@ def toy(
         UsageError: An option's value cannot be used.
     """
     picture = output or Path("toy.png") if plot or output else None
-    if picture and picture.suffix.lower() not in PICTURES:
-        raise UsageError(f"--output {picture} has no known ending", f"it may be {', '.join(PICTURES)}")
+    if picture:
+        check_picture(picture, "--output")
 
     from groco_cli.engine.toy import ToySettings, run_toy
     from groco_cli.engine.toy_figure import draw_toy

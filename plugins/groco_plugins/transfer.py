@@ -1,9 +1,7 @@
 """`groco transfer`: k-NN on other sets than was trained on; the work is `groco_cli.evaluation.transfer`."""
 
-import math
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +11,10 @@ from groco_cli.errors import GrocoError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from groco_cli.data.sources.transfer import Failed, Missing, TransferSet
-    from groco_cli.evaluation.transfer import Outcome, Results
+    from groco_cli.evaluation.comparison import Compared
+    from groco_cli.evaluation.transfer import Results
+
+_SETS = "aircraft, caltech101, cars, cifar10, cifar100, dtd, flowers, food, pets, sun397, voc2007"
 
 
 @over_processes
@@ -22,10 +23,12 @@ def transfer(
     data_root: options.DataRoot = None,
     sets: Annotated[
         list[str] | None,
-        typer.Option("--sets", metavar="NAME", help="One of the sets; may be given again.", show_default="all eleven"),
+        typer.Option("--sets", metavar="NAME", help=f"One of {_SETS}; may be given again.", show_default="all eleven"),
     ] = None,
-    k: Annotated[int, typer.Option("--k", help="Neighbours.")] = 20,
-    temperature: Annotated[float, typer.Option(help="T of the votes' weights exp(cos/T).")] = 0.07,
+    k: Annotated[int, typer.Option("--k", metavar="K", help="Neighbours that vote.")] = 20,
+    temperature: Annotated[
+        float, typer.Option(metavar="T", help="Temperature of the votes' weights exp(cos/T).")
+    ] = 0.07,
     linear: Annotated[
         bool, typer.Option("--linear", help="Score a linear classifier on the same features as well.")
     ] = False,
@@ -35,7 +38,7 @@ def transfer(
     csv_file: options.Csv = None,
     latex: options.Latex = None,
     paper: options.Paper = False,
-    device: options.Device = None,
+    device: options.Device = "auto",
     gpus: options.Gpus = None,
     processes: options.Processes = None,
     workers: options.Workers = None,
@@ -46,83 +49,52 @@ def transfer(
     Nothing is downloaded: a set that is not below the data root is named, with what has to be put where, and is in no
     average.
     """
-    from groco_cli import devices
-    from groco_cli.data.sources import data_root as root_of
+    from groco_cli.data.sources import default_root
     from groco_cli.data.sources.transfer import TransferSet
     from groco_cli.distributed.collectives import rank
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison
-    from groco_cli.evaluation.feature_cache import check_dtype, choose_cache
+    from groco_cli.evaluation.extraction import choose_extraction
+    from groco_cli.evaluation.feature_cache import choose_cache
     from groco_cli.evaluation.knn import check_votes
-    from groco_cli.evaluation.transfer import TransferScore, evaluate_classifiers, nearest
-    from groco_cli.evaluation.transfer_linear import PROTOCOL, linear_classifier, linear_notes
-    from groco_cli.evaluation.transfer_table import TABLE_3, csv_rows, notes, table_rows
+    from groco_cli.evaluation.transfer import evaluate_classifiers, nearest
+    from groco_cli.evaluation.transfer_linear import linear_classifier
+    from groco_cli.evaluation.transfer_table import by_column, transfer_report
 
-    chosen = devices.choose_device(device or "auto")
     check_votes([k], temperature, max(k, 1))
     tables.check_places(csv_file, latex)
-    check_dtype(cache_dtype or "fp32")
-    root = root_of(str(data_root or ""))
-    kept = choose_cache(cache, no_cache, root)
+    root = default_root(data_root)
+    features = choose_extraction(device, workers, cache=choose_cache(cache, no_cache, root), cache_dtype=cache_dtype)
     opened = _open(sets, root)
-    classifiers = {"k-NN": nearest(k, temperature, chosen)}
-    if linear:
-        classifiers["linear"] = linear_classifier(chosen)
     images = sum(len(one.train) + len(one.test) for one in opened if isinstance(one, TransferSet))
+    classifiers = {"k-NN": nearest(k, temperature, features.device)}
+    if linear:
+        classifiers["linear"] = linear_classifier(features.device)
     compared = comparison.read_compared(comparison.named_checkpoints(checkpoints or [newest_checkpoint()]))
 
-    results: dict[str, dict[str, Outcome]] = {}
-    encoders: dict[str, dict[str, Any]] = {}
-    for one in compared:
-        bar, task = console.progress(f"features, {one.name}", images)
-        with bar:
-            by_classifier = evaluate_classifiers(
+    def score(one: "Compared") -> "Results":
+        with console.Bar(f"features, {one.name}", images) as bar:
+            return evaluate_classifiers(
                 one.encoder,
                 opened,
                 classifiers,
-                device=chosen,
-                workers=devices.default_workers(chosen) if workers is None else workers,
-                cache=kept,
-                cache_dtype=cache_dtype or "fp32",
-                tell=lambda line, bar=bar, name=one.name: console.note(f"features   {name}, {line}", above=bar),  # type: ignore[misc]
-                advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
+                device=features.device,
+                workers=features.workers,
+                cache=features.cache,
+                cache_dtype=features.cache_dtype,
+                tell=lambda line: bar.note(f"features   {one.name}, {line}"),
+                advance=bar.advance,
             )
-        for classifier, outcomes in by_classifier.items():
-            column = one.name if classifier == "k-NN" else f"{one.name}, {classifier}"
-            results[column] = outcomes
-            encoders[column] = one.record() | {"classifier": classifier}
 
+    outcomes = {one.name: score(one) for one in compared}
     if rank():
         return  # the first process shows and writes the result
-    facts = {
-        "data_root": str(root),
-        "k": k,
-        "temperature": temperature if math.isfinite(temperature) else None,
-        "device": devices.describe(chosen),
-        "cache_dtype": cache_dtype or "fp32",
-        "backend": next(
-            (one.backend for by_set in results.values() for one in by_set.values() if isinstance(one, TransferScore)),
-            None,
-        ),
-    }
-    record = {**facts, "encoders": [about | _scores(results, column) for column, about in encoders.items()]}
-    if paper:
-        record["paper"] = TABLE_3
-    if linear:
-        record["linear"] = PROTOCOL
-    table = tables.of_texts(*table_rows(results, paper=paper))
-    head, *scores = csv_rows(results, paper=paper)
-    title = f"Transfer by k-NN, k = {k}, T {temperature:g}"
-    kept_as = ", kept in fp16" * (cache_dtype == "fp16")
-    said = [
-        f"features on {facts['device']}{kept_as}; search by {facts['backend'] or 'nothing'}",
-        *([PROTOCOL, *linear_notes(results)] if linear else []),
-        *notes(results, paper=paper),
-    ]
-    console.result(record, console.titled(title, table.table(), "\n".join(said)), as_json=as_json)
-    spreadsheet = tables.of_texts(head, scores)
-    tables.write(table, csv_file=csv_file, latex=latex, about="\n".join([title, *said]), spreadsheet=spreadsheet)
-    _tell_failures(results)
+
+    report = transfer_report(
+        compared, outcomes, root=root, k=k, temperature=temperature, features=features, paper=paper
+    )
+    report.show(as_json=as_json, csv_file=csv_file, latex=latex)
+    _tell_failures(by_column(outcomes))
 
 
 def _open(names: list[str] | None, root: Path) -> "list[TransferSet | Failed | Missing]":
@@ -143,21 +115,6 @@ def _open(names: list[str] | None, root: Path) -> "list[TransferSet | Failed | M
             "give their place with --data-root; docs/transfer.md says where each goes",
         )
     return opened
-
-
-def _scores(results: "Results", encoder: str) -> dict[str, Any]:
-    """An encoder's outcomes for --json; the average is null where no set was measured."""
-    from groco_cli.data.sources.transfer import Failed, Missing
-    from groco_cli.evaluation.transfer import TransferScore, average, common_scores
-
-    outcomes, common = results[encoder], common_scores(results)[encoder]
-    top1, mean = average(common) if common else (None, None)
-    return {
-        "sets": {name: asdict(one) for name, one in outcomes.items() if isinstance(one, TransferScore)},
-        "failed": {name: one.error.message for name, one in outcomes.items() if isinstance(one, Failed)},
-        "missing": {name: list(map(str, one.wanted)) for name, one in outcomes.items() if isinstance(one, Missing)},
-        "average": {"sets": list(common), "top1": top1, "mean_per_class": mean},
-    }
 
 
 def _tell_failures(results: "Results") -> None:

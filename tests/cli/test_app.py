@@ -54,6 +54,14 @@ def test_help_of_a_command_is_its_docstring_without_sections(run_groco, flag):
     assert "Raises:" not in shown.stdout
 
 
+@pytest.mark.parametrize("command", sorted(entry.name for entry in entry_points(group="groco.plugins")))
+def test_help_says_what_a_value_is_in_words_and_not_by_its_type(call_groco, command):
+    shown = call_groco(*command.split("."), "--help")
+    assert shown.returncode == 0
+    assert shown.stdout.startswith(f"Usage: groco {command.replace('.', ' ')} ")
+    assert "<" not in shown.stdout
+
+
 def test_prose_ends_where_the_first_section_begins():
     docstring = """Sort [B, D] embeddings.
 

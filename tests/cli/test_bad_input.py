@@ -83,7 +83,7 @@ def test_a_feature_that_is_not_finite_is_told_with_its_picture(typed, checkpoint
     ("more", "message"),
     [
         ("val/c/0.png", "class c not among those of the training images; give both parts the same classes"),
-        ("flat", "needs a sub-folder a class, in train and val alike"),
+        ("flat", "needs one sub-folder per class, in train and val alike"),
         ("single", "has one class (a); there is nothing to tell apart"),
     ],
 )

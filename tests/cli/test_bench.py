@@ -10,7 +10,7 @@ import torch
 
 from groco_cli.engine import bench_loss
 
-SMALL = ("--anchors", "64", "--batch", "16", "--dim", "8", "--repeats", "1", "--device", "cpu")
+SMALL = ("--anchors", "64", "--batch-size", "16", "--dim", "8", "--repeats", "1", "--device", "cpu")
 
 
 def test_every_part_is_measured(call_groco):
@@ -126,7 +126,7 @@ def test_a_training_step_can_be_fed_with_images(call_groco):
         (["train", "--recipe", "digit"], "--recipe digit", "did you mean 'digits'"),
         (["train", "--data", "cifar1"], "--data cifar1", "did you mean 'cifar10'"),
         (["loss", "--n", "1"], "--n 1", "--n 11"),
-        (["loss", "--batch", "5"], "--batch 5", "--batch 256"),
+        (["loss", "--batch-size", "5"], "--batch-size 5", "--batch-size 256"),
     ],
 )
 def test_a_mistake_is_one_line_with_its_remedy(call_groco, typed, what, remedy):

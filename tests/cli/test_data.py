@@ -86,7 +86,7 @@ def test_many_broken_files_are_counted_and_json_lists_all(call_groco, picture_fo
 def test_the_sheet_shows_the_views_that_the_options_make(call_groco, picture_folder, elsewhere):
     folder = picture_folder(*(f"{i}.png" for i in range(7)), size=(60, 50))
     options = ("--image-size", "48", "--local-views", "2", "--local-size", "24", "--blur", "0", "--crop-scale", "0.5")
-    shown = call_groco("data", str(folder), *options, "1", "--rows", "2", "--epochs", "3", "--seed", "5")
+    shown = call_groco("data", str(folder), *options, "1", "--rows", "2", "--show-epochs", "3", "--seed", "5")
     assert shown.returncode == 0, shown.stderr
     settings = ViewSettings(image_size=48, local_views=2, local_size=24, blur=(0.0,), crop_scale=(0.5, 1.0))
     expected = ContactSheet(

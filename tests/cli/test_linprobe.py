@@ -2,13 +2,17 @@
 
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from groco_cli.models import EncoderMetadata, create_encoder
+from groco_cli.data.sources import open_dataset
+from groco_cli.evaluation.linear_protocol import ProbeSettings, prepare_probe
+from groco_cli.evaluation.protocol import pixels
+from groco_cli.models import Encoder, EncoderMetadata, create_encoder, load_encoder
 from groco_cli.models.conversion import save_checkpoint
 
 
@@ -74,6 +78,8 @@ def test_an_interrupted_probe_goes_on_to_the_same_end(probe, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(LinearProbe, "_train", interrupted)
         stopped = probe(*options, "-o", part)
+        beside = probe(*options, "-o", str(tmp_path / "beside"), "--baselines")
+    assert "stopped: in epoch 3 of 4; nothing of a baseline is saved: type the same again" in beside.stderr
     assert stopped.returncode == 130
     assert f"stopped: in epoch 3 of 4; go on with: groco linprobe --resume --output {part}" in stopped.stderr
     resumed = probe("--resume", "-o", part, "--json")
@@ -142,3 +148,36 @@ def test_several_checkpoints_are_probed_and_compared(probe, checkpoint, tmp_path
     assert [float(row["top1"]) for row in rows[:2]] == [score["top1"] for score in scores[0]]
     failed = probe(str(other), "--resume", "-o", str(out / "tiny"))
     assert "--resume goes on with one probe" in failed.stderr
+
+
+def probed_in_python(encoder: Encoder, rates: tuple[float, ...]) -> list[dict]:
+    """What two epochs on the cached features of the digits give, by the library alone."""
+    settings = ProbeSettings(epochs=2, batch_size=1000, learning_rates=rates, cached=True)
+    digits = open_dataset("digits", Path("nowhere"))
+    alone = prepare_probe(encoder, digits, settings, device=torch.device("cpu"), workers=0, cache=None)
+    return [asdict(score) for score in list(alone.run())[-1]]
+
+
+def test_baselines_are_probed_alike_and_nothing_is_kept_of_them(probe, checkpoint, tmp_path):
+    out = tmp_path / "probe"
+    options = ("--cached", "--epochs", "2", "--batch-size", "1000", "--lr", "1", "--lr", "10", "--json")
+    shown = probe(*options, "--baselines", "-o", str(out), "--csv", str(tmp_path / "probes.csv"))
+    assert shown.returncode == 0, shown.stderr
+    printed = json.loads(shown.stdout)
+    assert list(printed["baselines"]) == ["untrained", "pixels"]
+    own = [{key: value for key, value in score.items() if key != "head"} for score in printed["scores"]]
+    assert printed["baselines"]["untrained"] == own  # what is probed is untrained itself, by the same seed
+    assert printed["baselines"]["pixels"] == probed_in_python(
+        pixels(load_encoder(checkpoint).metadata), rates=(1.0, 10.0)
+    )
+    with (tmp_path / "probes.csv").open(newline="") as file:
+        rows = [(row["encoder"], float(row["learning_rate"]), float(row["top1"])) for row in csv.DictReader(file)]
+    assert [row[:2] for row in rows] == [(name, lr) for name in ("untrained", "pixels", "tiny") for lr in (1, 10)]
+    assert rows[3][2] == printed["baselines"]["pixels"][1]["top1"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "head-lr1.safetensors",
+        "head-lr10.safetensors",
+        "linprobe.safetensors",
+    ]
+    assert len(list((tmp_path / "root/features").iterdir())) == 2  # of pixels, nothing is kept
+    assert "baselines" not in json.loads(probe("--resume", "-o", str(out), "--json").stdout)

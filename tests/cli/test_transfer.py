@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from groco_cli.data.sources.transfer import TRANSFER_SETS
 from groco_cli.models import EncoderMetadata, create_encoder
 from groco_cli.models.conversion import save_checkpoint
 
@@ -142,6 +143,10 @@ def test_chosen_sets_alone_are_scored_in_the_tables_order(transfer):
     assert list(encoder["sets"]) == ["dtd", "voc2007"]
     assert encoder["missing"] == {}
     assert "average of 1 of 11 sets" in transfer("--sets", "dtd").stdout
+
+
+def test_help_names_all_sets(call_groco):
+    assert f"One of {', '.join(TRANSFER_SETS)}; may" in " ".join(call_groco("transfer", "--help").stdout.split())
 
 
 def test_votes_may_weigh_the_same(transfer):

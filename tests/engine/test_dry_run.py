@@ -102,7 +102,10 @@ def test_what_the_run_would_refuse_is_refused(quick, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, ["digits (embedded): 100 images, 10 classes", "2×32", "3 an epoch, 6 in all", "0.0125 = 0.1 × batch/256"]),
+        (
+            {},
+            ["digits (embedded): 100 images, 10 classes", "2×32", "3 per epoch, 6 in all", "0.0125 = 0.1 × batch/256"],
+        ),
         ({"optim": {"lr_scaling": "sqrt"}}, ["0.0353553 = 0.1 × √(batch/256)"]),
     ],
 )

@@ -225,3 +225,8 @@ def test_no_two_sections_have_a_setting_of_one_name():
     sections = [getattr(defaults, f.name) for f in dataclasses.fields(defaults) if f.name != "recipe"]
     names = [field.name for section in sections for field in dataclasses.fields(section)]
     assert len(names) == len(set(names))
+
+
+def test_views_are_told_by_number_and_size():
+    assert str(ViewSettings()) == "2×224"
+    assert str(ViewSettings(views=3, image_size=160, local_views=6)) == "3×160 + 6×96"

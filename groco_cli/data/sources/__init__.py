@@ -1,6 +1,6 @@
 """Where images come from, all behind `--data` and one small protocol; docs/data.md shows every kind."""
 
-from groco_cli.data.sources.base import Dataset, FileSource, MemorySource, Source, data_root, first, pick
+from groco_cli.data.sources.base import Dataset, FileSource, MemorySource, Source, default_root, first, pick
 from groco_cli.data.sources.named import NAMED
 from groco_cli.data.sources.opening import open_dataset
 from groco_cli.data.sources.shards import ShardSource
@@ -12,7 +12,7 @@ __all__ = [
     "MemorySource",
     "ShardSource",
     "Source",
-    "data_root",
+    "default_root",
     "first",
     "open_dataset",
     "pick",

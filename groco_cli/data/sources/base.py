@@ -187,7 +187,7 @@ class Dataset:
     test: Source | None
 
 
-def data_root(given: str) -> Path:
+def default_root(given: Path | str | None = None) -> Path:
     """Where named sets, remote shards and shards' indexes are kept: what `--data-root` says, else the user's cache."""
     return Path(given or "~/.cache/groco").expanduser()
 

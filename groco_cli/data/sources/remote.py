@@ -13,7 +13,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
-from rich.progress import Progress, TaskID
 
 from groco_cli import console
 from groco_cli.data.sources.tar_index import index_shard
@@ -46,11 +45,10 @@ def local_shards(places: Sequence[str], data: str, root: Path) -> list[Path]:
     absent = [i for i, place in enumerate(places) if is_url(place) and not paths[i].exists()]
     if absent:
         console.note(f"fetching {len(absent):,} of {len(places):,} shards to {root / 'shards'}")
-        bar, task = console.progress("fetching shards", len(absent))
-        with bar:
+        with console.Bar("fetching shards", len(absent)) as bar:
             for i in absent:
-                _fetch(places[i], paths[i], data, bar, task)
-                bar.advance(task)
+                _fetch(places[i], paths[i], data, bar)
+                bar.advance()
     return paths
 
 
@@ -67,7 +65,7 @@ def _kept(url: str, root: Path) -> Path:
     return root / "shards" / hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:16] / f"{name}.tar"
 
 
-def _fetch(url: str, path: Path, data: str, bar: Progress, task: TaskID) -> None:
+def _fetch(url: str, path: Path, data: str, bar: console.Bar) -> None:
     if url.startswith("file:"):
         raise GrocoError(f"--data {data}: no file {path}", "check its name")
     if url.startswith(_PIPE) and not _typed(data):
@@ -79,7 +77,7 @@ def _fetch(url: str, path: Path, data: str, bar: Progress, task: TaskID) -> None
         lock = FileLock(path.with_suffix(".lock"))
         with lock:  # the processes of one run fetch each shard once
             if not path.exists():
-                _download(url, path, bar, task)
+                _download(url, path, bar)
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -90,7 +88,7 @@ def _typed(data: str) -> bool:
     return data in [*typed, os.environ.get("GROCO_DATA")]
 
 
-def _download(url: str, path: Path, bar: Progress, task: TaskID) -> None:
+def _download(url: str, path: Path, bar: console.Bar) -> None:
     """Copy a shard to its place, where it appears only once it is whole."""
     from webdataset.gopen import gopen
 
@@ -99,7 +97,7 @@ def _download(url: str, path: Path, bar: Progress, task: TaskID) -> None:
             with gopen(url) as source, temporary.open("wb") as file:
                 while block := source.read(_BLOCK):
                     file.write(block)
-                    bar.update(task, note=f"{path.name}, {file.tell() >> 20:,} MiB")
+                    bar.figures(f"{path.name}, {file.tell() >> 20:,} MiB")
         except Exception as error:  # webdataset raises whatever its many ways of opening trip over
             raise GrocoError(f"cannot fetch {url}: {_said(error, url)}", _hint(url)) from error
         try:

@@ -160,12 +160,11 @@ def _dataset(data: str, parts: dict[str, list[str]], root: Path) -> Dataset:
 def _source(places: Sequence[str], data: str, root: Path) -> ShardSource:
     paths = local_shards(places, data, root)
     _check_there(paths, data)
-    bar, task = console.progress("indexing shards", len(paths))
     indexes = []
-    with bar:
+    with console.Bar("indexing shards", len(paths)) as bar:
         for path in paths:
             indexes.append(cached_index(path, root / "index"))
-            bar.advance(task)
+            bar.advance()
     counts = [len(index) for index in indexes]
     shard = np.repeat(np.arange(len(paths)), counts)
     sample = np.concatenate([np.arange(count) for count in counts])

@@ -17,7 +17,7 @@ class OptimSettings:
         lr_scaling: "linear" (learning_rate · batch/256), or "sqrt" (learning_rate · √(batch/256)).
         momentum: Of SGD and LARS.
         weight_decay: On every parameter, as published (LARS leaves out biases and BN).
-        batch_size: Images a step, over all processes.
+        batch_size: Images per step, over all processes.
         micro_batch: Images of a process that go through the encoder together; 0 for its whole part of the batch.
         epochs: Passes over the training images.
         warmup_epochs: Of these, with a linearly growing learning rate.

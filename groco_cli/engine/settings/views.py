@@ -60,6 +60,10 @@ class ViewSettings:
     flip: float | None = None
     view_precision: str = "fp32"
 
+    def __str__(self) -> str:
+        """How many of which size, for people: "2×224 + 6×96"."""
+        return f"{self.views}×{self.image_size}" + f" + {self.local_views}×{self.local_size}" * (self.local_views > 0)
+
     def check(self) -> None:
         """Raise a UsageError that names the option where a value cannot be used."""
         one_of("--augmentation", self.augmentation, AUGMENTATIONS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from groco_cli.data.sources import data_root
+from groco_cli.data.sources import default_root
 from groco_cli.errors import UsageError
 
 Draw = Callable[..., Path]
@@ -40,8 +40,8 @@ def test_a_folder_of_a_user_may_be_written_with_a_tilde(picture_folder: Draw, mo
     folder = picture_folder("1.png")
     monkeypatch.setenv("HOME", str(folder.parent))
     assert opened(Path("~/pictures")).train.paths == (folder / "1.png",)
-    assert data_root("~/sets") == folder.parent / "sets"
-    assert data_root("") == folder.parent / ".cache/groco"
+    assert default_root("~/sets") == default_root(Path("~/sets")) == folder.parent / "sets"
+    assert default_root() == default_root("") == folder.parent / ".cache/groco"
 
 
 @pytest.mark.parametrize(
