@@ -5,7 +5,7 @@ from dataclasses import replace
 from groco_cli.data.loader import ViewLoader
 from groco_cli.data.pool import default_workers
 from groco_cli.data.sampling import Order, shuffled, with_class_mates
-from groco_cli.data.sources import Dataset, Source, data_root, first, open_dataset
+from groco_cli.data.sources import Dataset, Source, data_root, open_dataset, thinned
 from groco_cli.data.transforms import Normalisation
 from groco_cli.engine.processes import Processes
 from groco_cli.engine.settings import DataSettings, PretrainSettings
@@ -14,14 +14,14 @@ from groco_cli.losses.base import ViewLoss
 
 
 def open_training_set(settings: DataSettings) -> Dataset:
-    """Open what `--data` names, its training images cut down to `--subset`.
+    """Open what `--data` names, its training images thinned out to `--subset`.
 
     Raises:
         UsageError: If there is no such thing.
         GrocoError: If nothing in it can be decoded, it is damaged, or cannot be downloaded.
     """
     dataset = open_dataset(settings.data, data_root(settings.data_root))
-    return replace(dataset, train=first(dataset.train, settings.subset))
+    return replace(dataset, train=thinned(dataset.train, settings.subset))
 
 
 def view_loader(settings: PretrainSettings, source: Source, processes: Processes) -> ViewLoader:

@@ -40,11 +40,14 @@ def knn(
         ),
     ] = None,
     bank_size: Annotated[
-        int, typer.Option("--bank-size", min=0, help="Only the first so many training images; 0 for all.")
+        int,
+        typer.Option(
+            "--bank-size",
+            min=0,
+            help="Only so many training images: of files and shards evenly spread ones, else the first.",
+        ),
     ] = 0,
-    query_size: Annotated[
-        int, typer.Option("--query-size", min=0, help="Only the first so many test images; 0 for all.")
-    ] = 0,
+    query_size: Annotated[int, typer.Option("--query-size", min=0, help="Likewise, of the test images.")] = 0,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Score the untrained encoder and raw pixels beside it.")
     ] = False,
@@ -93,7 +96,7 @@ def knn(
         check_bank_shows_all,
         open_bank_and_queries,
         same_source,
-        take_first,
+        thin_out,
     )
     from groco_cli.evaluation.knn_table import knn_table, paper_notes
     from groco_cli.evaluation.processes import number
@@ -121,7 +124,7 @@ def knn(
     compared = comparison.read_compared(paths)
     searched, asked = (one or data or comparison.trained_on(compared) for one in (bank, queries))
     whole = open_bank_and_queries(searched, asked, root)
-    dataset = take_first(whole, bank_size, query_size)
+    dataset = thin_out(whole, bank_size, query_size)
     check_bank_shows_all(dataset)
     rows = comparison.paper_rows(compared, dataset, "k-NN") if paper else []
     ks = sorted(set(k or KS))
