@@ -8,6 +8,7 @@ from groco_cli.data.sampling import Order, shuffled, with_class_mates
 from groco_cli.data.sources import Dataset, Source, data_root, open_dataset, thinned
 from groco_cli.data.transforms import Normalisation
 from groco_cli.engine.processes import Processes
+from groco_cli.engine.recipes import better_recipe
 from groco_cli.engine.settings import DataSettings, PretrainSettings
 from groco_cli.errors import UsageError
 from groco_cli.losses.base import ViewLoss
@@ -69,9 +70,11 @@ def check_batch(settings: PretrainSettings, name: str, images: int, loss: ViewLo
     """
     batch = settings.optim.batch_size
     if batch > images:
+        better = better_recipe(settings.recipe, images)
+        instead = f"--recipe {better}, or " * bool(better)
         raise UsageError(
             f"--batch-size {batch} is more than the {images} training images of {name}",
-            f"type --batch-size {images} or less" if images > 1 else "give it more images",
+            f"type {instead}--batch-size {images} or less" if images > 1 else "give it more images",
         )
     available = loss.available_negatives(batch, settings.views.views + settings.views.local_views)
     wanted = loss.num_negatives or 1

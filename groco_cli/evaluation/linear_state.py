@@ -19,7 +19,7 @@ from groco_cli.files import atomic_write
 from groco_cli.models import EncoderMetadata
 
 _KEY = "linprobe"
-STATE = "linprobe.safetensors"
+STATE = "linprobe.safetensors"  # as `engine.run_folder` has it
 
 
 @dataclass(frozen=True, kw_only=True)

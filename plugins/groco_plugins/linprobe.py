@@ -51,7 +51,7 @@ def linprobe(
             "--output", "-o", help="The probe's folder; of several, the one above.", show_default="the next under runs/"
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the probe in --output.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the probe in --output, or the newest.")] = False,
     device: options.Device = None,
     gpus: options.Gpus = None,
     processes: options.Processes = None,
@@ -80,6 +80,7 @@ def linprobe(
     from groco_cli.data.pool import default_workers
     from groco_cli.data.sources import data_root as root_of
     from groco_cli.data.sources import open_dataset
+    from groco_cli.engine.run_folder import newest_probe
     from groco_cli.evaluation import comparison
     from groco_cli.evaluation.feature_cache import choose_cache, encoder_hash
     from groco_cli.evaluation.linear_protocol import check_probe_data
@@ -92,9 +93,11 @@ def linprobe(
     chosen = devices.choose_device(device or "auto")
     if precision:
         given["precision"] = devices.choose_precision(precision, chosen)
-    before = _resumed(output, given, checkpoints, data) if resume else None
+    if resume and output is None:
+        output = newest_probe().path
+    before = _resumed(output, given, checkpoints, data) if resume and output else None
     compared = comparison.read_compared(comparison.named_checkpoints(_checkpoints(checkpoints, before)))
-    source = before.data if before else data or comparison.trained_on(compared)
+    source = before.data if before else comparison.chosen_data(data, compared)
     runs = [before or _new_run(one.path, encoder_hash(one.encoder), source, given) for one in compared]
     if before and before.encoder != encoder_hash(compared[0].encoder):
         raise GrocoError(f"--resume: {compared[0].path} has other weights now", "start anew with another --output")
@@ -211,15 +214,11 @@ def _new_run(path: Path, encoder: str, data: str, given: dict[str, Any]) -> "Pro
     return ProbeRun(checkpoint=str(path), encoder=encoder, data=data, settings=settings, processes=count())
 
 
-def _resumed(
-    output: Path | None, given: dict[str, Any], checkpoints: list[Path] | None, data: str | None
-) -> "ProbeRun":
-    """The run in `--output`, which keeps its settings."""
+def _resumed(output: Path, given: dict[str, Any], checkpoints: list[Path] | None, data: str | None) -> "ProbeRun":
+    """The run in a probe's folder, which keeps its settings."""
     from groco_cli.evaluation.linear_state import read_run
     from groco_cli.evaluation.processes import count
 
-    if output is None:
-        raise UsageError("--resume needs --output", "name the probe's folder")
     if len(checkpoints or ()) > 1:
         raise UsageError("--resume goes on with one probe", "leave out the checkpoints")
     run = read_run(output.expanduser())

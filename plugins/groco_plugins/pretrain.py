@@ -43,6 +43,11 @@ def pretrain(
     num_negatives: Annotated[int | None, setting("N, the strongest negatives of each anchor.", "--negatives")] = None,
     beta: Annotated[float | None, setting("β, inverse temperature of the relaxed swaps.")] = None,
     variant: Annotated[str | None, setting("paper, or official (the released code's loss).")] = None,
+    network: Annotated[str | None, setting("Sorting network of groco: odd_even, as published, or bitonic.")] = None,
+    relaxation: Annotated[
+        str | None,
+        setting("Of its swaps: cauchy, as published, logistic, logistic_phi, gaussian, reciprocal or optimal."),
+    ] = None,
     preorder: Annotated[bool | None, setting("Sort each group first.", "--preorder/--no-preorder")] = None,
     stop_gradient: Annotated[
         bool | None, setting("Gradients to the anchor alone.", "--stop-gradient/--no-stop-gradient")

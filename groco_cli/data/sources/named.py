@@ -139,6 +139,14 @@ NAMED: dict[str, Callable[[Path], Dataset]] = {
     "digits": _embedded_digits,
     **{name: partial(torchvision_dataset, name) for name in TORCHVISION},
 }
+# Their names in `groco transfer --sets`. They are common words: a folder of such a name comes first.
+ALIASES = {
+    "aircraft": "fgvc-aircraft",
+    "cars": "stanford-cars",
+    "flowers": "flowers102",
+    "food": "food101",
+    "pets": "oxford-iiit-pet",
+}
 
 
 def _read(name: str, entry: TorchvisionSet, arguments: _Arguments, root: Path, *, download: bool) -> Any:
