@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from groco_cli.errors import GrocoError
+from groco_cli.errors import GrocoError, first_line
 
 _FEW = 500  # images that are decoded sooner than processes are started
 
@@ -78,7 +78,7 @@ def dead_workers_explained() -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         raise GrocoError(
-            f"a process that decodes images died ({str(error).splitlines()[0]})",
+            f"a process that decodes images died ({first_line(error)})",
             "often memory runs out: type fewer --workers, or give the machine more shared memory (/dev/shm)",
         ) from error
 

@@ -185,7 +185,8 @@ def _fill(encoder: Encoder, state: Mapping[str, Tensor], path: Path, what: str) 
     try:
         encoder.backbone.load_state_dict(state)
     except RuntimeError as error:  # such as sparse weights
-        raise CheckpointError(f"{path} holds weights that cannot be copied ({str(error).splitlines()[-1]})") from error
+        why = (str(error).splitlines() or [type(error).__name__])[-1].strip()
+        raise CheckpointError(f"{path} holds weights that cannot be copied ({why})", "fetch it again") from error
     return encoder.eval()
 
 

@@ -72,7 +72,13 @@ def test_options_override_the_file_which_overrides_the_recipe(tmp_path):
     [
         ("[optim]\nepocs = 7\n", "no setting epocs"),
         ("[optimm]\nepochs = 7\n", "no section [optimm]"),
-        ('[optim]\nepochs = "7"\n', "should be of kind int"),
+        ('[optim]\nepochs = "7"\n', "epochs = '7' should be a whole number; write it like epochs = 10"),
+        ("[views]\nviews = 2.5\n", "views = 2.5 should be a whole number"),
+        ("[views]\nhue = true\n", "hue = True should be a number; write it like hue = 0.5"),
+        ("[run]\ncompile = 1\n", "compile = 1 should be true or false; write it like compile = true"),
+        ("[views]\nblur = 1.0\n", "blur = 1.0 should be a list; write it like blur = [0.2, 1.0]"),
+        ("[data]\ndata = []\n", 'should be text; write it like data = "text"'),
+        ("[nothing]\nx = 1\n", "there are data, views, model, method, loss, optim, run"),
         ("optim = 7\n", "optim is a section"),
         ("[optim\n", "is no TOML"),
     ],
@@ -82,7 +88,8 @@ def test_a_file_with_mistakes_is_refused(tmp_path, text, message):
     file.write_text(text)
     with pytest.raises(UsageError) as caught:
         resolve("digits", file, {})
-    assert message in caught.value.message
+    assert message in f"{caught.value.message}; {caught.value.hint}"
+    assert caught.value.hint
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest():
