@@ -31,6 +31,11 @@ class UsageError(GrocoError):
     exit_code = 2
 
 
+def first_line(error: BaseException) -> str:
+    """What another's error says, in a line: its first one that is not blank, or its kind where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """A hint with the nearest choices to a misspelt name.
 

@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from groco_cli.errors import GrocoError, UsageError, did_you_mean
+from groco_cli.errors import GrocoError, UsageError, did_you_mean, first_line
 
 
 @pytest.mark.parametrize(("kind", "exit_code"), [(GrocoError, 1), (UsageError, 2)])
@@ -17,6 +19,21 @@ def test_an_error_carries_its_message_hint_and_exit_code(kind: type[GrocoError],
 
 def test_a_wrong_use_is_caught_as_an_error_of_groco():
     assert issubclass(UsageError, GrocoError)
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [("one\ntwo", "one"), ("\n\n  one  \ntwo", "one"), ("", "RuntimeError"), (" \n ", "RuntimeError")],
+)
+def test_another_s_error_is_told_in_a_line_whatever_it_says(said: str, line: str):
+    assert first_line(RuntimeError(said)) == line
+
+
+def test_nowhere_is_a_line_taken_of_an_error_that_may_have_none():
+    """`str(error).splitlines()[0]` fails on an empty message."""
+    sources = sorted((Path(__file__).parents[1] / "groco_cli").rglob("*.py"))
+    assert sources
+    assert not [path for path in sources if "str(error).splitlines()[" in path.read_text(encoding="utf-8")]
 
 
 def test_the_nearest_name_is_suggested_first():

@@ -19,8 +19,7 @@ from torch import Tensor
 from groco_cli import console
 from groco_cli.data.decoding import BadImageError
 from groco_cli.data.loader import ViewLoader
-from groco_cli.data.sources import Source
-from groco_cli.data.survey import evenly_spread
+from groco_cli.data.sources import Source, evenly_spread
 from groco_cli.data.transforms import Normalisation
 from groco_cli.data.views import View
 from groco_cli.data.workers import CroppedViews

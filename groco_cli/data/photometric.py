@@ -57,9 +57,11 @@ class Photometric:
         strengths = {"brightness": math.inf, "contrast": math.inf, "saturation": math.inf, "hue": 0.5}
         probabilities = {f"{name}_probability": 1.0 for name in ("jitter", "grey", "blur", "solarise", "flip")}
         for name, largest in {**strengths, **probabilities}.items():
-            if not 0 <= getattr(self, name) <= largest:
+            value = getattr(self, name)
+            if not (0 <= value <= largest and value < math.inf):
                 option = f"--{name.removesuffix('_probability')}"
-                raise UsageError(f"{option} {getattr(self, name)} is out of range", f"type a number in [0, {largest}]")
+                wanted = "type 0 or more" if largest == math.inf else f"type a number from 0 to {largest:g}"
+                raise UsageError(f"{option} {value} is out of range", wanted)
         if not (len(self.blur_sigma) == 2 and 0 < self.blur_sigma[0] <= self.blur_sigma[1]):
             raise UsageError(f"--blur-sigma {self.blur_sigma} is out of range", "type --blur-sigma 0.1 2.0")
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from groco_cli import devices
-from groco_cli.errors import GrocoError
+from groco_cli.errors import GrocoError, first_line
 
 _FEW = 500  # images that are decoded sooner than processes are started
 
@@ -65,7 +65,7 @@ def dead_workers_explained() -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         raise GrocoError(
-            f"a process that decodes images died ({str(error).splitlines()[0]})",
+            f"a process that decodes images died ({first_line(error)})",
             "often memory runs out: type fewer --workers, or give the machine more shared memory (/dev/shm)",
         ) from error
 

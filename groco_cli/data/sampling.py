@@ -1,5 +1,6 @@
 """In which order an epoch shows its images; a pure function of the seed and the epoch."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -46,10 +47,13 @@ def with_class_mates(labels: Tensor, mates: float, batch_size: int, seed: int) -
         raise UsageError(
             f"--class-mates {mates:g}: in a batch of {batch_size} an image meets "
             f"{by_chance * (batch_size - 1):.1f} of its class by chance",
-            "type more, or a smaller --batch-size",
+            f"type --class-mates {by_chance * (batch_size - 1) + 1:.1f} or a smaller --batch-size",
         )
     if group > counts.max():
-        raise UsageError(f"--class-mates {mates:g}: no class has so many images", "type less")
+        most = counts.max() * (1 - by_chance) + by_chance * batch_size - 1
+        raise UsageError(
+            f"--class-mates {mates:g}: no class has so many images", f"type {math.floor(10 * most) / 10:g} or less"
+        )
     return lambda epoch: _grouped(classes, group, np.random.default_rng([seed, epoch]))
 
 

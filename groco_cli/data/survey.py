@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from groco_cli.data.decoding import BadImageError, format_of
 from groco_cli.data.pool import dead_workers_explained, decoding_workers, worker_loader
-from groco_cli.data.sources import MemorySource, Source
+from groco_cli.data.sources import MemorySource, Source, evenly_spread
 
 QUANTILES = {"min": 0.0, "p5": 0.05, "median": 0.5, "p95": 0.95, "max": 1.0}
 _BATCH = 64
@@ -115,12 +115,6 @@ def survey(
     )
 
 
-def evenly_spread(count: int, wanted: int) -> NDArray[np.int64]:
-    """Numbers in [0, count), rising and evenly spread; all of them where no fewer are wanted."""
-    wanted = min(count, wanted)
-    return np.arange(wanted, dtype=np.int64) * count // max(1, wanted)
-
-
 class _Found(NamedTuple):
     heights: NDArray[np.int64]
     widths: NDArray[np.int64]
@@ -165,7 +159,7 @@ class _Look(Dataset[_Seen]):
 def _look_at_files(source: Source, decode: int, workers: int | None, advance: Callable[[int], None]) -> _Found:
     count = len(source)
     to_decode = np.zeros(count, np.bool_)
-    to_decode[evenly_spread(count, decode)] = True
+    to_decode[evenly_spread(count, decode).numpy()] = True
     sides, formats, broken = [], Counter[str](), []
     for seen in _looked_at(_Look(source, to_decode), count, decoding_workers(count) if workers is None else workers):
         sides.append(seen.sides.numpy())

@@ -19,7 +19,7 @@ from types import FrameType
 import torch
 
 from groco_cli import devices
-from groco_cli.errors import GrocoError, UsageError
+from groco_cli.errors import GrocoError, UsageError, first_line
 
 STOP_FILE = "GROCO_STOP_FILE"  # names the file that holds the signal's number, once the launcher got one
 _FIRST_PORT, _PORTS = 20_000, 10_000
@@ -237,7 +237,7 @@ def _start(wanted: LaunchSettings, count: int, *, patient: bool) -> None:
             raise SystemExit(128 + error.sigval) from None
         except (torch.distributed.DistError, RuntimeError) as error:
             raise GrocoError(
-                f"the machines did not find each other at {wanted.rdzv or 'localhost'} ({str(error).splitlines()[0]})",
+                f"the machines did not find each other at {wanted.rdzv or 'localhost'} ({first_line(error)})",
                 "type the same --nodes and --rdzv on each; HOST is one of them, and PORT is free there",
             ) from error
 

@@ -14,7 +14,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 
 from groco_cli import console, devices
 from groco_cli.distributed.launch import LaunchSettings, Place, place, processes_wanted
-from groco_cli.errors import GrocoError, UsageError
+from groco_cli.errors import GrocoError, UsageError, first_line
 
 _FIRST_SPEAKS = 1.0  # seconds that the others leave to the first, which often finds the same error
 _CULPRIT_SPEAKS = 10.0  # seconds that those who lost another leave to it
@@ -122,7 +122,7 @@ def _meet(here: Place, timeout: timedelta) -> Any:
         store, _, _ = next(dist.rendezvous(here.meeting, here.rank, here.world, timeout=timeout))  # type: ignore[attr-defined]
     except RuntimeError as error:
         raise GrocoError(
-            f"process {here.rank} did not find the others at {here.meeting} ({_first_line(error)})",
+            f"process {here.rank} did not find the others at {here.meeting} ({first_line(error)})",
             "the first may have failed: look for its error",
         ) from error
     return PrefixStore("groco", store)
@@ -159,7 +159,7 @@ def _told_once(store: Any, rank: int) -> Iterator[None]:
         if not _first_to_tell(store):
             raise SystemExit(1) from error
         raise GrocoError(
-            f"process {rank} lost another one ({_first_line(error)})", "what can be resumed goes on with --resume"
+            f"process {rank} lost another one ({first_line(error)})", "what can be resumed goes on with --resume"
         ) from error
 
 
@@ -172,7 +172,3 @@ def _first_to_tell(store: Any) -> bool:
 
 def _lost_another(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0]

@@ -2,6 +2,7 @@
 
 from groco_cli import console
 from groco_cli.data.sources import Dataset
+from groco_cli.engine.recipes import better_recipe
 from groco_cli.engine.run_folder import RunFolder
 from groco_cli.engine.settings import PretrainSettings
 from groco_cli.losses.base import ViewLoss
@@ -19,7 +20,9 @@ def announce(
     """Say which recipe, data, device and precision are used, and where it goes."""
     views, optim = settings.views, settings.optim
     over = len(dataset.train) % optim.batch_size
-    console.note(f"recipe     {settings.recipe}")
+    better = better_recipe(settings.recipe, len(dataset.train))
+    remark = f", the paper's for ImageNet; for so few images there is --recipe {better}" if better else ""
+    console.note(f"recipe     {settings.recipe}{remark}")
     console.note(
         f"data       {dataset.name}: {len(dataset.train):,} images"
         + (f", {len(dataset.train.classes)} classes (labels only for k-NN)" if dataset.train.classes else ", no labels")

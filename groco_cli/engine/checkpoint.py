@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from groco_cli.errors import GrocoError, UsageError
+from groco_cli.errors import GrocoError, UsageError, first_line
 from groco_cli.files import atomic_write
 
 
@@ -93,7 +93,7 @@ class TrainingState:
             self.step, self.overflows = stored["step"], stored.get("overflows", 0)
         except (RuntimeError, KeyError, ValueError) as error:
             raise GrocoError(
-                f"--resume: {path} does not fit this run ({str(error).splitlines()[0]})",
+                f"--resume: {path} does not fit this run ({first_line(error)})",
                 "resume it with the version of groco that wrote it, or begin a new run with another --output",
             ) from error
 
@@ -114,8 +114,7 @@ def _read(path: Path) -> dict[str, Any]:
         stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return stored
     except Exception as error:  # what a damaged file raises is anybody's guess
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DamagedStateError(f"{path} is damaged ({reason})") from error
+        raise DamagedStateError(f"{path} is damaged ({first_line(error)})") from error
 
 
 def _tensors(state: Mapping[Any, Mapping[str, Any]]) -> list[Tensor]:

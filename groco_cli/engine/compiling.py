@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from torch import nn
 
-from groco_cli.errors import GrocoError
+from groco_cli.errors import GrocoError, first_line
 
 _BACKEND = "inductor"
 
@@ -43,7 +43,6 @@ def compiler_explained() -> Iterator[None]:
         if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise
         cause = getattr(error, "inner_exception", error)
-        why = (str(cause).strip() or repr(cause)).splitlines()[0]
         raise GrocoError(
-            f"torch.compile failed: {why}", "install a C++ compiler such as g++, or leave --compile out"
+            f"torch.compile failed: {first_line(cause)}", "install a C++ compiler such as g++, or leave --compile out"
         ) from error

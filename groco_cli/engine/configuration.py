@@ -19,6 +19,15 @@ Overrides = Mapping[str, Mapping[str, Any]]  # section → name → value
 _PLACES = {"device", "compile", "output", "gpus", "processes", "nodes", "rdzv", "process_timeout", "log_to"}
 _FREE = {"data": {"data_root", "workers"}, "run": {*_PLACES, "save_every", "keep", "milestones"}}
 
+# What a value should be, for people, and how TOML writes one.
+_KINDS: dict[Any, tuple[str, str]] = {
+    int: ("a whole number", "10"),
+    float: ("a number", "0.5"),
+    str: ("text", '"text"'),
+    bool: ("true or false", "true"),
+    tuple: ("a list", "[0.2, 1.0]"),
+}
+
 
 def resolve(recipe: str | None, file: Path | None, options: Overrides) -> PretrainSettings:
     """The settings of a run: options over file over recipe.
@@ -117,7 +126,9 @@ def override(settings: PretrainSettings, overrides: Overrides, where: str) -> Pr
         current = getattr(settings, section, None)
         if not dataclasses.is_dataclass(current):
             known = [field.name for field in dataclasses.fields(settings) if field.name != "recipe"]
-            raise UsageError(f"{where}: no section [{section}]", did_you_mean(section, known) or f"there are {known}")
+            raise UsageError(
+                f"{where}: no section [{section}]", did_you_mean(section, known) or f"there are {', '.join(known)}"
+            )
         if not isinstance(values, Mapping):
             raise UsageError(f"{where}: {section} is a section", f"write [{section}] and its keys below")
         kinds = typing.get_type_hints(type(current))
@@ -162,5 +173,6 @@ def _checked(name: str, value: Any, kinds: Mapping[str, Any], where: str) -> Any
     if kind is tuple and isinstance(value, list):
         return tuple(value)
     if type(value) is not kind:
-        raise UsageError(f"{where}: {name} = {value!r} should be of kind {kind.__name__}")
+        wanted, example = _KINDS[kind]
+        raise UsageError(f"{where}: {name} = {value!r} should be {wanted}", f"write it like {name} = {example}")
     return value

@@ -20,6 +20,7 @@ from groco_cli.engine.disk_space import DiskSpace, disk_space, gigabytes
 from groco_cli.engine.feeding import check_batch, decoders, open_training_set, view_loader
 from groco_cli.engine.objective import build_loss
 from groco_cli.engine.processes import Processes, joined
+from groco_cli.engine.recipes import better_recipe
 from groco_cli.engine.run_folder import RunFolder, planned_run_folder
 from groco_cli.engine.saving import Saver
 from groco_cli.engine.schedule import learning_rate
@@ -116,9 +117,10 @@ class DryRun:
         else:
             memory = f"{gigabytes(self.peak_bytes)} of the GPU's {gigabytes(self.total_bytes)} at most"
         done = f", {self.begun:,} done" if self.begun else ""
+        better = better_recipe(self.settings.recipe, self.images)
         alone = "" if self.workers == 0 else ", if the views are ready in time"
         return [
-            ["recipe", self.settings.recipe],
+            ["recipe", self.settings.recipe + (f" (for so few images: --recipe {better})" if better else "")],
             ["data", f"{self.data}: {self.images:,} images, {self.classes or 'no'} classes"],
             ["views", f"{views}, {views.augmentation} augmentations"],
             ["batch", f"{optim.batch_size}{each}"],

@@ -4,24 +4,25 @@ from dataclasses import replace
 
 from groco_cli.data.loader import ViewLoader
 from groco_cli.data.sampling import Order, shuffled, with_class_mates
-from groco_cli.data.sources import Dataset, Source, default_root, first, open_dataset
+from groco_cli.data.sources import Dataset, Source, default_root, open_dataset, thinned
 from groco_cli.data.transforms import Normalisation
 from groco_cli.devices import default_workers
 from groco_cli.engine.processes import Processes
+from groco_cli.engine.recipes import better_recipe
 from groco_cli.engine.settings import DataSettings, PretrainSettings
 from groco_cli.errors import UsageError
 from groco_cli.losses.base import ViewLoss
 
 
 def open_training_set(settings: DataSettings) -> Dataset:
-    """Open what `--data` names, its training images cut down to `--subset`.
+    """Open what `--data` names, its training images thinned out to `--subset`.
 
     Raises:
         UsageError: If there is no such thing.
         GrocoError: If nothing in it can be decoded, it is damaged, or cannot be downloaded.
     """
     dataset = open_dataset(settings.data, default_root(settings.data_root))
-    return replace(dataset, train=first(dataset.train, settings.subset))
+    return replace(dataset, train=thinned(dataset.train, settings.subset))
 
 
 def view_loader(settings: PretrainSettings, source: Source, processes: Processes) -> ViewLoader:
@@ -69,9 +70,11 @@ def check_batch(settings: PretrainSettings, name: str, images: int, loss: ViewLo
     """
     batch = settings.optim.batch_size
     if batch > images:
+        better = better_recipe(settings.recipe, images)
+        instead = f"--recipe {better}, or " * bool(better)
         raise UsageError(
             f"--batch-size {batch} is more than the {images} training images of {name}",
-            f"type --batch-size {images} or less" if images > 1 else "give it more images",
+            f"type {instead}--batch-size {images} or less" if images > 1 else "give it more images",
         )
     available = loss.available_negatives(batch, settings.views.views + settings.views.local_views)
     wanted = loss.num_negatives or 1

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from groco_cli.data.sources import Dataset, Source, pick
+from groco_cli.data.sources import Dataset, thinned
 from groco_cli.distributed.collectives import alone
 from groco_cli.evaluation.knn import TEMPERATURE
 from groco_cli.evaluation.protocol import evaluate_knn
@@ -52,7 +52,7 @@ def knn_monitor(dataset: Dataset, device: torch.device, workers: int, on_bad_ima
     """A monitor for a data set; None where it has no labels, or one class only.
 
     Args:
-        dataset: Its training images, evenly thinned out to 10,000, become the bank.
+        dataset: Its training images, thinned out to 10,000, become the bank.
         device: Where to compute.
         workers: Processes that decode.
         on_bad_image: What happens to images that cannot be decoded: "error" or "skip".
@@ -61,14 +61,9 @@ def knn_monitor(dataset: Dataset, device: torch.device, workers: int, on_bad_ima
         return None
     if dataset.test is not None and dataset.test.labels is None:
         return None
-    bank = _thinned(dataset.train)
+    bank = thinned(dataset.train, _BANK)
     k = min(_K, len(bank) - (dataset.test is None))
     if k <= 0:
         return None
     dataset = replace(dataset, train=bank)
     return KNNMonitor(dataset=dataset, k=k, device=device, workers=workers, on_bad_image=on_bad_image)
-
-
-def _thinned(source: Source) -> Source:
-    count = min(len(source), _BANK)
-    return pick(source, torch.arange(count) * len(source) // count)

@@ -14,6 +14,7 @@ from groco_cli.models import Encoder, EncoderMetadata, Projector, create_encoder
 
 _CLASSES: dict[str, type[ViewLoss]] = {"groco": GroCoLoss, "infonce": InfoNCELoss, "triplet": TripletLoss}
 _OPTIONS = {"num_negatives": "--negatives"}  # where it is not the setting's name with dashes
+_ARGUMENTS = {"network": "kind"}  # where the loss's argument is not called as the setting
 
 
 def build_loss(settings: LossSettings, method: str = "siamese") -> ViewLoss:
@@ -28,11 +29,11 @@ def build_loss(settings: LossSettings, method: str = "siamese") -> ViewLoss:
     """
     made = MoCoLoss if (settings.loss, method) == ("infonce", "mocov3") else _CLASSES[settings.loss]
     given = {name: value for name, value in vars(settings).items() if name != "loss" and value is not None}
-    foreign = [name for name in given if name not in inspect.signature(made).parameters]
+    foreign = [name for name in given if _ARGUMENTS.get(name, name) not in inspect.signature(made).parameters]
     if foreign:
         option = _OPTIONS.get(foreign[0], f"--{foreign[0].replace('_', '-')}")
         raise UsageError(f"{option} is no setting of --loss {settings.loss}", "leave it out or choose another --loss")
-    return made(**given)
+    return made(**{_ARGUMENTS.get(name, name): value for name, value in given.items()})
 
 
 def build_method(settings: PretrainSettings) -> Method:

@@ -47,6 +47,11 @@ class RunFolder:
         named = sorted(folder.glob("step-*.pt"), reverse=True)
         return named + list(folder.glob("latest.pt"))  # written before states were numbered
 
+    @property
+    def probe(self) -> Path:
+        """What an exact resume of a linear probe needs, where the folder is one's."""
+        return self.path / "linprobe.safetensors"
+
     def state(self, step: int) -> Path:
         """What an exact resume needs, after so many steps."""
         return self.path / "state" / f"step-{step:09d}.pt"
@@ -124,6 +129,15 @@ def newest_checkpoint() -> Path:
         UsageError: If there is none.
     """
     return _newest("latest", "no checkpoint given, and no run under runs/", "name one, or type: groco pretrain").latest
+
+
+def newest_probe() -> RunFolder:
+    """The newest linear probe under runs/.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    return _newest("probe", "--resume: there is no linear probe under runs/", "name its folder with --output")
 
 
 def _newest(mark: str, message: str, hint: str) -> RunFolder:

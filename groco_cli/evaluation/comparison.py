@@ -1,5 +1,6 @@
 """Checkpoints that are compared: read before the long work begins, told apart by name, described for --json."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,24 @@ def trained_on(compared: Sequence[Compared]) -> str:
                 "give --data, to compare them on the same",
             )
     return first.encoder.metadata.data
+
+
+def chosen_data(given: str | None, compared: Sequence[Compared]) -> str:
+    """What to measure on: what was given, else what all were trained on; says where the environment overrides that.
+
+    Args:
+        given: What `--data` says, or GROCO_DATA.
+        compared: At least one.
+
+    Raises:
+        UsageError: If nothing was given, and one does not say, or they were trained on different data.
+    """
+    if not given:
+        return trained_on(compared)
+    others = {one.encoder.metadata.data for one in compared} - {given, ""}
+    if others and given == os.environ.get("GROCO_DATA"):
+        console.warn(f"data {given} from GROCO_DATA in the environment; trained on {', '.join(sorted(others))}")
+    return given
 
 
 def baselines(compared: Sequence[Compared]) -> dict[str, Encoder]:

@@ -72,7 +72,7 @@ def load_ground_truth(path: str | Path) -> GroundTruth:
     except FileNotFoundError as error:
         raise UsageError(f"no ground truth {path}", "name a .pkl or .json") from error
     except OSError as error:
-        raise GrocoError(f"cannot read {path}: {error.strerror or error}") from error
+        raise GrocoError(f"cannot read {path}: {error.strerror or error}", "give a file that you may read") from error
     stored = _from_json(content, path) if path.suffix.lower() == ".json" else _from_pickle(content, path)
     try:
         return _ground_truth(stored)

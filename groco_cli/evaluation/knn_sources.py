@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from groco_cli.data.sources import Dataset, Source, first, open_dataset
+from groco_cli.data.sources import Dataset, Source, open_dataset, thinned
 from groco_cli.data.sources.labels import aligned
 from groco_cli.errors import GrocoError
 
@@ -41,10 +41,10 @@ def same_source(bank: str, queries: str) -> bool:
     return Path(bank).expanduser().resolve() == Path(queries).expanduser().resolve()
 
 
-def take_first(dataset: Dataset, bank_size: int, query_size: int) -> Dataset:
-    """The first images of each part; 0 for all of them."""
-    test = None if dataset.test is None else first(dataset.test, query_size)
-    return Dataset(dataset.name, first(dataset.train, bank_size), test)
+def thin_out(dataset: Dataset, bank_size: int, query_size: int) -> Dataset:
+    """So many images of each part; 0 for all of them."""
+    test = None if dataset.test is None else thinned(dataset.test, query_size)
+    return Dataset(dataset.name, thinned(dataset.train, bank_size), test)
 
 
 def check_bank_shows_all(dataset: Dataset) -> None:

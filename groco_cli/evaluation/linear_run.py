@@ -36,13 +36,11 @@ def new_run(one: Compared, data: str, settings: Mapping[str, Any]) -> ProbeRun:
     )
 
 
-def resumed_run(
-    output: Path | None, settings: Mapping[str, Any], checkpoints: Sequence[Path], data: str | None
-) -> ProbeRun:
+def resumed_run(output: Path, settings: Mapping[str, Any], checkpoints: Sequence[Path], data: str | None) -> ProbeRun:
     """The probe in a folder, which keeps its settings.
 
     Args:
-        output: The folder, as `--output` names it.
+        output: The folder.
         settings: Of `ProbeSettings`, those that were given.
         checkpoints: Those that were given.
         data: What `--data` says, if it was given.
@@ -51,8 +49,6 @@ def resumed_run(
         UsageError: If there is none, or what was given contradicts it.
         GrocoError: If its state is damaged.
     """
-    if output is None:
-        raise UsageError("--resume needs --output", "name the probe's folder")
     if len(checkpoints) > 1:
         raise UsageError("--resume goes on with one probe", "leave out the checkpoints")
     run = read_run(output.expanduser())

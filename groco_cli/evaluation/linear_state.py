@@ -12,14 +12,14 @@ from torch import Tensor
 
 from groco_cli import __version__
 from groco_cli.distributed import collectives
-from groco_cli.errors import GrocoError, UsageError
+from groco_cli.errors import GrocoError, UsageError, first_line
 from groco_cli.evaluation.linear import LinearHeads, LinearScore
 from groco_cli.evaluation.linear_protocol import LinearProbe, ProbeSettings
 from groco_cli.files import atomic_write
 from groco_cli.models import EncoderMetadata
 
 _KEY = "linprobe"
-STATE = "linprobe.safetensors"
+STATE = "linprobe.safetensors"  # as `engine.run_folder` has it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +134,6 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _damaged(folder: Path, error: Exception) -> GrocoError:
     return GrocoError(
-        f"--resume: {folder / STATE} is damaged or of other data ({str(error).splitlines()[0]})",
+        f"--resume: {folder / STATE} is damaged or of other data ({first_line(error)})",
         "start anew with another --output",
     )

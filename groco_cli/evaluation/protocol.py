@@ -58,6 +58,8 @@ def read_encoder(path: Path, *, method: str = "") -> Encoder:
         raise GrocoError(str(error), hint or "give a whole checkpoint") from error
     if encoder.recognised:
         console.note(f"recognised: {encoder.recognised}")
+    if encoder.doubt:
+        console.warn(encoder.doubt)
     return encoder
 
 

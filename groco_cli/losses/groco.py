@@ -12,8 +12,12 @@ Paper and released code (github.com/ninatu/learning_by_sorting, losses/groco.py)
     paper     all views of all other images, m·(B−1)     distances, positives then negatives (Eq. 5)
     official  the other images' same-numbered view, B−1  similarities ascending: that list reversed and negated
 
-Reversing the list changes nothing for an even number of elements; for an odd one the steps pair other neighbours.
+Both take the odd-even network with Cauchy's relaxation (Eq. 3); any other of `groco_cli.sorting` can take its place.
+With an odd-even network, reversing the list changes nothing for an even number of elements; for an odd one the steps
+pair other neighbours.
 """
+
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -36,9 +40,12 @@ class GroCoLoss(ViewLoss):
             order of the views and of the batch.
         stop_gradient: d(anchor, stop_grad(other)), as the paper trains (section 4.1).
         variant: "paper" or "official"; see the module's docstring.
+        kind: Of sorting network: "odd_even" (the paper's) or "bitonic"; see `SortingNetwork`.
+        relaxation: Of its swaps: "cauchy" (the paper's), "logistic", "logistic_phi", "gaussian", "reciprocal" or
+            "optimal".
 
     Raises:
-        ValueError: For an unknown variant, or fewer than one negative.
+        ValueError: For an unknown variant, kind or relaxation, a β that is not positive, or fewer than one negative.
 
     Example:
         >>> import torch
@@ -55,14 +62,19 @@ class GroCoLoss(ViewLoss):
         preorder: bool = True,
         stop_gradient: bool = True,
         variant: str = "paper",
+        kind: str = "odd_even",
+        relaxation: str = "cauchy",
     ) -> None:
         super().__init__(num_negatives, stop_gradient)
+        SortingNetwork(2, kind, relaxation, beta)  # which checks them; each list has a network of its own length
         if variant not in VARIANTS:
             raise ValueError(f"unknown variant {variant!r}; there are {' and '.join(VARIANTS)}")
         self.num_negatives: int = num_negatives
         self.beta = beta
         self.preorder = preorder
         self.variant = variant
+        self.kind = kind
+        self.relaxation = relaxation
 
     def available_negatives(self, batch: int, views: int) -> int:
         """How many negatives an anchor has in a batch of B images with m views each."""
@@ -92,13 +104,16 @@ class GroCoLoss(ViewLoss):
 
     def _group_loss(self, distances: Tensor) -> Tensor:
         num_positives = distances.shape[1] - self.num_negatives
+        ordering_loss = partial(group_ordering_loss, beta=self.beta, kind=self.kind, relaxation=self.relaxation)
         if self.variant == "paper":
-            return group_ordering_loss(distances, num_positives, beta=self.beta)
+            return ordering_loss(distances, num_positives)
         # Reversed and negated, the negatives are the group in front: the same loss with the roles exchanged.
-        return group_ordering_loss(-distances.flip(1), self.num_negatives, beta=self.beta)
+        return ordering_loss(-distances.flip(1), self.num_negatives)
 
 
-def group_ordering_loss(values: Tensor, group_size: int, *, beta: float = 1.0) -> Tensor:
+def group_ordering_loss(
+    values: Tensor, group_size: int, *, beta: float = 1.0, kind: str = "odd_even", relaxation: str = "cauchy"
+) -> Tensor:
     """How wrongly each list is ordered, if its first group should come out before the rest (Eq. 6).
 
     Args:
@@ -106,12 +121,14 @@ def group_ordering_loss(values: Tensor, group_size: int, *, beta: float = 1.0) -
             of the positives, then those of the negatives (Eq. 5).
         group_size: How many elements the first group has, K.
         beta: Inverse temperature β.
+        kind: Of sorting network; see `SortingNetwork`.
+        relaxation: Of its swaps; likewise.
 
     Returns:
         The loss of each list, [A].
     """
     size = values.shape[1]
-    mass = SortingNetwork(size, beta=beta).group_mass(values, group_size)
+    mass = SortingNetwork(size, kind, relaxation, beta).group_mass(values, group_size)
     in_own_group = torch.where(torch.arange(size, device=mass.device) < group_size, mass, 1 - mass)
     # The cross-entropy against 1[i ≤ K]. Rounding can leave a mass a hair outside [0, 1]; NaN stays NaN, where torch's
     # own function would stop the program, on a GPU without a word of why.

@@ -64,7 +64,8 @@ def load_encoder(path: str | Path, *, method: str = "") -> Encoder:
         method: What a file that does not say it was trained with, of `released.METHODS`; settles its normalisation.
 
     Returns:
-        The encoder, with its weights and `.metadata`; `.recognised` says what a file of another's was taken for.
+        The encoder, with its weights and `.metadata`; `.recognised` says what a file of another's was taken for, and
+        `.doubt` what speaks against it.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -129,18 +130,33 @@ def _load_released(path: Path, content: Mapping[Any, Any], method: str) -> Encod
     encoder.recognised = "; ".join(
         [
             f"{release.title}, {architecture.title}",
-            *(["ImageNet's normalisation assumed, as it does not say its method"] if release is PLAIN else []),
+            *(
+                ["ImageNet's normalisation assumed, as it does not say its method"]
+                if release.method == PLAIN.method
+                else []
+            ),
             *([f"left out: {', '.join(found.left_out)}"] if found.left_out else []),
         ]
     )
+    if release.guessed_from and not method:
+        encoder.doubt = _doubt(path, release)
     return _fill(encoder, architecture.state, path, f"{architecture.title}, recognised as {release.title}")
 
 
+def _doubt(path: Path, release: Release) -> str:
+    """What was concluded from too little, what follows from it, and what to type if it is not so."""
+    normalisation = "ImageNet's normalisation" if release.normalised else "no normalisation (mean 0, std 1)"
+    return (
+        f"{path} is taken for {release.title}, only because {release.guessed_from}: its images get {normalisation}; "
+        f"if that is wrong, type: groco convert {path} OUT.safetensors --method supervised"
+    )
+
+
 def _settle(release: Release, method: str) -> Release:
-    """The row of the table, plain weights taken for what they are said to be."""
+    """The row of the table; plain weights, and what was guessed, taken for what they are said to be."""
     if not method or method == release.method:
         return release
-    if release is not PLAIN:
+    if release.method != PLAIN.method and not release.guessed_from:
         raise CheckpointError(f"recognised as {release.title}, not {method}", "leave the method out")
     if method not in METHODS:
         raise CheckpointError(f"unknown method {method!r}", f"there are {', '.join(METHODS)}")
@@ -169,7 +185,8 @@ def _fill(encoder: Encoder, state: Mapping[str, Tensor], path: Path, what: str) 
     try:
         encoder.backbone.load_state_dict(state)
     except RuntimeError as error:  # such as sparse weights
-        raise CheckpointError(f"{path} holds weights that cannot be copied ({str(error).splitlines()[-1]})") from error
+        why = (str(error).splitlines() or [type(error).__name__])[-1].strip()
+        raise CheckpointError(f"{path} holds weights that cannot be copied ({why})", "fetch it again") from error
     return encoder.eval()
 
 

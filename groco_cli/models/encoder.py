@@ -58,6 +58,9 @@ class Encoder(nn.Module):
         feature_dim: Length of a feature vector.
         metadata: How to build it and what to show it.
         recognised: For people, what its checkpoint was recognised as, where groco did not write it.
+
+    Attributes:
+        doubt: For people, a warning where that was concluded from too little.
     """
 
     def __init__(self, backbone: nn.Module, feature_dim: int, metadata: EncoderMetadata, recognised: str = "") -> None:
@@ -66,6 +69,7 @@ class Encoder(nn.Module):
         self.feature_dim = feature_dim
         self.metadata = metadata
         self.recognised = recognised
+        self.doubt = ""
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features [B, feature_dim] of normalised images [B, 3, H, W]."""

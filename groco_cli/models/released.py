@@ -6,7 +6,7 @@ in the training code's module. Place, beginning, and what lies beside them tell 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -43,6 +43,7 @@ class Release:
         beside: Beginnings of names, one of which lies among the weights.
         file_has: What lies in the file beside the place.
         told_by: What else the file must be.
+        guessed_from: Where that is no proof, what it is, for people: `--method` may then say otherwise.
         normalised: Whether it was trained on images normalised with ImageNet's mean and standard deviation.
         small_stem: The stem where the first convolution is 3×3.
         epoch_from: The file's number of its first epoch.
@@ -55,6 +56,7 @@ class Release:
     beside: tuple[str, ...] = ()
     file_has: tuple[str, ...] = ()
     told_by: Callable[[Mapping[Any, Any], State], bool] = _anything
+    guessed_from: str = ""
     normalised: bool = True
     small_stem: str = "small"
     epoch_from: int = 1
@@ -67,6 +69,8 @@ PLAIN = Release(
     title="plain weights",
     places=("", "state_dict", "model"),
 )
+# The same cut out of a training script's file together with its prefix.
+_PLAIN_WITH_PREFIX = replace(PLAIN, prefix="backbone.")
 
 # The first row that fits is taken.
 RELEASES = (
@@ -84,11 +88,12 @@ RELEASES = (
     # facebookresearch/dino, main_dino.py: the teacher is the better one, and what its authors release.
     Release(method="dino", title="DINO, teacher", places=("teacher",), prefix="backbone."),
     Release(method="dino", title="DINO, student", places=("student",), prefix="backbone."),
+    Release(method="dino", title="DINO", places=("",), prefix="backbone.", beside=("head.last_layer.",)),
     # facebookresearch/barlowtwins, main.py: a BN without a bias behind the projector, which VICReg lacks.
-    Release(method="barlow-twins", title="Barlow Twins", places=("model",), prefix="backbone.", beside=("bn.",)),
+    Release(method="barlow-twins", title="Barlow Twins", places=("model", ""), prefix="backbone.", beside=("bn.",)),
     # facebookresearch/vicreg, main_vicreg.py. Like SwAV's, its ResNet pads by ConstantPad2d(1) before a convolution
     # that pads by 2 (resnet.py): torchvision's padding of 3, and no weight of its own.
-    Release(method="vicreg", title="VICReg", places=("model",), prefix="backbone.", beside=("projector.",)),
+    Release(method="vicreg", title="VICReg", places=("model", ""), prefix="backbone.", beside=("projector.",)),
     # facebookresearch/swav, src/resnet50.py; DeepCluster v2 and SeLa v2 of the same repository too.
     Release(method="swav", title="SwAV", places=("", "state_dict"), beside=("prototypes.", "projection_head.")),
     # vturrisi/solo-learn, solo/methods/base.py: for CIFAR its first convolution pads by 2, where others pad by 1.
@@ -103,18 +108,21 @@ RELEASES = (
     # lightly-ai/lightly, benchmarks/; Lightning counts epochs from 0.
     Release(method="lightly", title="lightly", prefix="backbone.", epoch_from=0),
     # tonylins/simclr-converter, convert.py: {"state_dict": …} and nothing else. TensorFlow's images were in [0, 1].
+    # Weights of torchvision's that were ported, never trained, or trained with frozen BN may be saved just so.
     Release(
         method="simclr",
         title="SimCLR, converted",
         beside=("fc.",),
         told_by=_converted_from_tensorflow,
+        guessed_from="its batch normalisation never counted a batch",
         normalised=False,
     ),
     PLAIN,
+    _PLAIN_WITH_PREFIX,
 )
 # What may be said of plain weights: the methods above, and those that only ever come as plain weights.
 METHODS = {
-    **{release.method: release for release in RELEASES if release is not PLAIN},
+    **{release.method: release for release in RELEASES if release.method != PLAIN.method},
     "byol": Release(method="byol", title="BYOL"),
     "supervised": Release(method="supervised", title="supervised"),
 }

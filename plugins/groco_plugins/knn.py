@@ -51,10 +51,16 @@ def knn(
         ),
     ] = None,
     bank_size: Annotated[
-        int, typer.Option("--bank-size", metavar="N", min=0, help="Only the first N training images; 0: all.")
+        int,
+        typer.Option(
+            "--bank-size",
+            metavar="N",
+            min=0,
+            help="Only N training images: evenly spread ones of files and shards, else the first; 0: all.",
+        ),
     ] = 0,
     query_size: Annotated[
-        int, typer.Option("--query-size", metavar="N", min=0, help="Only the first N test images; 0: all.")
+        int, typer.Option("--query-size", metavar="N", min=0, help="Likewise, of the test images.")
     ] = 0,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Score the untrained encoder and raw pixels beside it.")
@@ -116,9 +122,10 @@ def knn(
     paths = comparison.named_checkpoints(checkpoints or [newest_checkpoint()])
     figures = _figures(plot, list(paths))
     compared = comparison.read_compared(paths)
-    searched, asked = (one or data or comparison.trained_on(compared) for one in (bank, queries))
+    usual = "" if bank and queries else comparison.chosen_data(data, compared)
+    searched, asked = (one or usual for one in (bank, queries))
     whole = knn_sources.open_bank_and_queries(searched, asked, root)
-    dataset = knn_sources.take_first(whole, bank_size, query_size)
+    dataset = knn_sources.thin_out(whole, bank_size, query_size)
     knn_sources.check_bank_shows_all(dataset)
     rows = comparison.paper_rows(compared, dataset, "k-NN") if paper else None
 

@@ -62,7 +62,7 @@ def linprobe(
             show_default="the next under runs/",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the probe in --output.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the probe in --output, or the newest.")] = False,
     device: options.Device = "auto",
     gpus: options.Gpus = None,
     processes: options.Processes = None,
@@ -91,7 +91,7 @@ def linprobe(
     from groco_cli import devices
     from groco_cli.data.sources import default_root, open_dataset
     from groco_cli.distributed.collectives import rank
-    from groco_cli.engine.run_folder import newest_checkpoint
+    from groco_cli.engine.run_folder import newest_checkpoint, newest_probe
     from groco_cli.evaluation import comparison
     from groco_cli.evaluation.extraction import choose_extraction
     from groco_cli.evaluation.feature_cache import choose_cache
@@ -113,10 +113,12 @@ def linprobe(
         "seed": seed,
     }
     given = {name: value for name, value in asked.items() if value is not None}
-    before = resumed_run(output, given, checkpoints or (), data) if resume else None
+    if resume and output is None:
+        output = newest_probe().path
+    before = resumed_run(output, given, checkpoints or (), data) if resume and output else None
     paths = checkpoints or [Path(before.checkpoint) if before else newest_checkpoint()]
     compared = comparison.read_compared(comparison.named_checkpoints(paths))
-    source = before.data if before else data or comparison.trained_on(compared)
+    source = before.data if before else comparison.chosen_data(data, compared)
     runs = [before or new_run(one, source, given) for one in compared]
     if before:
         check_same_encoder(before, compared[0])

@@ -52,6 +52,16 @@ def pretrain(
     variant: Annotated[
         str | None, setting("Variant of groco: paper, or official (the released code's).", metavar="NAME")
     ] = None,
+    network: Annotated[
+        str | None, setting("Sorting network of groco: odd_even, as published, or bitonic.", metavar="NAME")
+    ] = None,
+    relaxation: Annotated[
+        str | None,
+        setting(
+            "Relaxation of its swaps: cauchy, as published, logistic, logistic_phi, gaussian, reciprocal or optimal.",
+            metavar="NAME",
+        ),
+    ] = None,
     preorder: Annotated[
         bool | None,
         setting("Sort positives and negatives by distance before the network (Table 8b).", "--preorder/--no-preorder"),
@@ -106,7 +116,10 @@ def pretrain(
         float | None,
         setting("Mean number of images of its own class that an image meets in its batch (Table 8d: 3).", metavar="X"),
     ] = None,
-    subset: Annotated[int | None, setting("Only the first N training images; 0: all.", metavar="N")] = None,
+    subset: Annotated[
+        int | None,
+        setting("Only N training images: evenly spread ones of files and shards, else the first; 0: all.", metavar="N"),
+    ] = None,
     save_every: Annotated[
         str | None,
         setting("How often to save the resumable state, in epochs, steps or minutes.", metavar="N|Nsteps|Nmin"),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def test_an_interrupted_probe_goes_on_to_the_same_end(probe, tmp_path, monkeypat
     assert torch.equal(mine["weight"], theirs["weight"])
 
 
-def test_mistakes_are_told_in_a_line(probe, call_groco, checkpoint, tmp_path, picture_folder):
+def test_mistakes_are_told_in_a_line(probe, tmp_path, picture_folder, monkeypatch):
     def error(*options: str) -> str:
         shown = probe(*options)
         assert shown.returncode in (1, 2)
@@ -103,13 +104,35 @@ def test_mistakes_are_told_in_a_line(probe, call_groco, checkpoint, tmp_path, pi
         "error: --batch-size 4096 is more than the 2874 training images of digits (embedded); "
         "type --batch-size 2874 or less"
     )
-    assert "--resume needs --output" in error("--resume")
+    monkeypatch.chdir(tmp_path)
+    assert "there is no linear probe under runs/; name its folder with --output" in error("--resume")
     assert "holds no linear probe to resume" in error("--resume", "-o", out)
     assert "--cache and --no-cache exclude each other" in error("--cache", out, "--no-cache")
     assert "--lr -1 must be positive" in error("--lr", "-1")
     folder = picture_folder("cat/0.png", "dog/0.png")
     assert "has no held-out part to score on" in error("--data", str(folder), "--batch-size", "2")
     assert not Path(out).exists()
+
+
+def test_the_newest_probe_is_resumed_where_none_is_named(probe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for rate in ("1", "10", "3"):
+        assert probe("--cached", "--epochs", "1", "--batch-size", "1000", "--lr", rate).returncode == 0
+    for age, name in enumerate(("linprobe-2", "linprobe-3", "linprobe")):
+        os.utime(tmp_path / "runs" / name / "linprobe.safetensors", (1_000_000 - age, 1_000_000 - age))
+    resumed = probe("--resume", "--json")
+    assert "probe      runs/linprobe-2, resumed after epoch 1" in resumed.stderr
+    assert [score["learning_rate"] for score in json.loads(resumed.stdout)["scores"]] == [10]
+
+
+def test_data_from_the_environment_do_not_replace_the_checkpoints_silently(probe, picture_folder, monkeypatch):
+    folder = str(picture_folder("cat/0.png", "dog/0.png"))
+    told = f"data {folder} from GROCO_DATA in the environment; trained on digits"
+    monkeypatch.setenv("GROCO_DATA", folder)
+    assert told in probe("--batch-size", "2").stderr
+    assert "GROCO_DATA" not in probe("--batch-size", "2", "--data", "nowhere").stderr
+    monkeypatch.delenv("GROCO_DATA")
+    assert "GROCO_DATA" not in probe("--batch-size", "2", "--data", folder).stderr
 
 
 def test_a_probe_is_not_mixed_with_another(probe, checkpoint, tmp_path):

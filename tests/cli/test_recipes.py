@@ -8,6 +8,9 @@ import pytest
 
 from groco_cli.engine.configuration import resolve
 from groco_cli.engine.recipes import RECIPES
+from groco_cli.engine.recipes.small import SMALL as SMALL_RECIPES
+
+SMALL = {recipe.name for recipe in SMALL_RECIPES}
 
 PAGE = Path(__file__).parents[2] / "docs/recipes.md"
 
@@ -72,7 +75,9 @@ def test_a_recipe_is_overridden_by_options_and_runs(call_groco, tmp_path):
 def test_the_page_lists_them_as_they_are():
     page = PAGE.read_text(encoding="utf-8")
     rows = {cells[1].strip(" `"): cells for cells in (line.split("|") for line in page.splitlines()) if len(cells) > 8}
-    assert set(RECIPES) - {"digits", "cifar10-quick"} == set(rows) - {"recipe", "---"}
+    assert {name for name in RECIPES if name not in SMALL} == set(rows) - {"recipe", "---"}
+    table = (PAGE.parent / "pretrain.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page and f"| `{name}` |" in table for name in SMALL)
     for name in set(rows) & set(RECIPES):
         settings, paper = RECIPES[name].settings, RECIPES[name].paper
         optim = settings.optim

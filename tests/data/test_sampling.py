@@ -42,9 +42,13 @@ def test_an_image_meets_as_many_of_its_class_as_asked_on_average(classes, batch,
 
 def test_more_than_chance_brings_or_a_class_holds_is_refused():
     labels = torch.arange(1000) % 10
-    with pytest.raises(UsageError, match=r"meets 12\.7 of its class by chance"):
+    with pytest.raises(UsageError, match=r"meets 12\.7 of its class by chance") as by_chance:
         with_class_mates(labels, 3, 128, seed=0)
-    with pytest.raises(UsageError, match="no class has so many"):
+    assert by_chance.value.hint == "type --class-mates 13.7 or a smaller --batch-size"
+    assert with_class_mates(labels, 13.7, 128, seed=0)(0).shape == (1000,)
+    with pytest.raises(UsageError, match="no class has so many") as too_many:
         with_class_mates(torch.arange(1000) % 500, 3, 8, seed=0)
+    assert too_many.value.hint == "type 1 or less"
+    assert with_class_mates(torch.arange(1000) % 500, 1.0, 8, seed=0)(0).shape == (1000,)
     with pytest.raises(UsageError, match="by chance"):
         with_class_mates(torch.zeros(10, dtype=torch.int64), 3, 4, seed=0)

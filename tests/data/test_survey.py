@@ -1,7 +1,6 @@
 """What is counted and measured, against Pillow and plain loops; every broken file found, none lost."""
 
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from groco_cli.data.digits import digits
-from groco_cli.data.sources import FileSource, MemorySource, open_dataset
-from groco_cli.data.survey import QUANTILES, Broken, Survey, evenly_spread, survey
+from groco_cli.data.sources import FileSource, MemorySource, evenly_spread, open_dataset
+from groco_cli.data.survey import QUANTILES, Broken, Survey, survey
 
 
 def files_of(folder: Path) -> FileSource:
@@ -126,12 +125,3 @@ def test_quantiles_are_values_with_so_many_below(values):
         value = found["width"][name]
         assert value in values
         assert sum(v < value for v in values) <= share * len(values) <= sum(v <= value for v in values)
-
-
-@given(st.integers(1, 1000), st.integers(0, 1200))
-def test_spread_numbers_rise_evenly(count, wanted):
-    numbers = evenly_spread(count, wanted).tolist()
-    assert len(numbers) == min(count, wanted)
-    assert all(0 <= number < count for number in numbers)
-    gaps = {after - before for before, after in pairwise(numbers)}
-    assert not gaps or (min(gaps) >= 1 and max(gaps) - min(gaps) <= 1)

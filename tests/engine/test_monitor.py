@@ -1,11 +1,12 @@
 """The curve's score is that of `groco knn` on the same pictures."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from groco_cli.data.sources import Dataset, MemorySource, first, pick
+from groco_cli.data.sources import Dataset, MemorySource, first, open_dataset, pick
 from groco_cli.engine import monitor
 from groco_cli.engine.monitor import KNNMonitor, knn_monitor
 from groco_cli.evaluation.protocol import evaluate_knn, pixels
@@ -25,9 +26,10 @@ def noise(count: int, seed: int = 0) -> MemorySource:
     return MemorySource(images, torch.arange(count) % 3, ("a", "b", "c"))
 
 
-def test_all_held_out_pictures_are_scored_against_an_evenly_thinned_bank(monkeypatch):
+def test_all_held_out_pictures_are_scored_against_an_evenly_thinned_bank(monkeypatch, picture_folder):
     monkeypatch.setattr(monitor, "_BANK", 40)
-    dataset = Dataset("noise", noise(100), noise(30, seed=1))
+    names = [f"{kind}/{i}.png" for kind in ("a", "b", "c", "d") for i in range(25)]
+    dataset = Dataset("noise", open_dataset(str(picture_folder(*names)), Path("unused")).train, noise(30, seed=1))
     made = monitor_of(dataset)
     assert made
     found = made.score(pixels(SMALL))

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from groco_cli.data.sources.named import ALIASES, NAMED
 from groco_cli.engine.configuration import by_section, read_toml, resolve, resume_settings, to_toml
 from groco_cli.engine.objective import build_loss
-from groco_cli.engine.recipes import RECIPES, default_recipe
+from groco_cli.engine.recipes import _DEFAULTS, RECIPES, better_recipe, default_recipe
 from groco_cli.engine.settings import LossSettings, MethodSettings, OptimSettings, PretrainSettings, ViewSettings
 from groco_cli.errors import UsageError
 from groco_cli.losses import GroCoLoss, InfoNCELoss, MoCoLoss, TripletLoss
@@ -32,6 +33,12 @@ from groco_cli.losses import GroCoLoss, InfoNCELoss, MoCoLoss, TripletLoss
         ("loss", {"temperature": 0.0}, "--temperature 0.0"),
         ("loss", {"margin": -1.0}, "--margin -1.0"),
         ("loss", {"variant": "papers"}, "--variant papers.*'paper'"),
+        ("loss", {"network": "bitonc"}, "--network bitonc.*'bitonic'"),
+        ("loss", {"relaxation": "normal"}, "--relaxation normal.*cauchy, logistic"),
+        ("views", {"local_crop_scale": (0.5, 0.1)}, "--local-crop-scale 0.5 0.1.*type --local-crop-scale 0.05 0.14"),
+        ("views", {"contrast": -0.5}, "--contrast -0.5.*type 0 or more"),
+        ("views", {"saturation": float("inf")}, "--saturation inf.*type 0 or more"),
+        ("views", {"grey": 2.0}, "--grey 2.0.*type a number from 0 to 1"),
         ("optim", {"learning_rate": float("nan")}, "--lr nan"),
         ("optim", {"epochs": 3, "warmup_epochs": 4}, "--warmup-epochs 4"),
         ("optim", {"optimizer": "adam"}, "--optimizer adam.*'adamw'"),
@@ -65,7 +72,13 @@ def test_options_override_the_file_which_overrides_the_recipe(tmp_path):
     [
         ("[optim]\nepocs = 7\n", "no setting epocs"),
         ("[optimm]\nepochs = 7\n", "no section [optimm]"),
-        ('[optim]\nepochs = "7"\n', "should be of kind int"),
+        ('[optim]\nepochs = "7"\n', "epochs = '7' should be a whole number; write it like epochs = 10"),
+        ("[views]\nviews = 2.5\n", "views = 2.5 should be a whole number"),
+        ("[views]\nhue = true\n", "hue = True should be a number; write it like hue = 0.5"),
+        ("[run]\ncompile = 1\n", "compile = 1 should be true or false; write it like compile = true"),
+        ("[views]\nblur = 1.0\n", "blur = 1.0 should be a list; write it like blur = [0.2, 1.0]"),
+        ("[data]\ndata = []\n", 'should be text; write it like data = "text"'),
+        ("[nothing]\nx = 1\n", "there are data, views, model, method, loss, optim, run"),
         ("optim = 7\n", "optim is a section"),
         ("[optim\n", "is no TOML"),
     ],
@@ -75,7 +88,8 @@ def test_a_file_with_mistakes_is_refused(tmp_path, text, message):
     file.write_text(text)
     with pytest.raises(UsageError) as caught:
         resolve("digits", file, {})
-    assert message in caught.value.message
+    assert message in f"{caught.value.message}; {caught.value.hint}"
+    assert caught.value.hint
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest():
@@ -160,6 +174,12 @@ def test_losses_are_built_by_name_with_their_own_defaults():
     triplet = build_loss(LossSettings(loss="triplet", margin=float("inf")))
     assert isinstance(triplet, TripletLoss)
     assert (triplet.margin, triplet.num_negatives, triplet.stop_gradient) == (float("inf"), 10, True)
+    groco = build_loss(LossSettings(network="bitonic", relaxation="gaussian"))
+    assert isinstance(groco, GroCoLoss)
+    assert (groco.kind, groco.relaxation) == ("bitonic", "gaussian")
+    for loss in ("infonce", "triplet"):
+        with pytest.raises(UsageError, match=f"--network is no setting of --loss {loss}"):
+            build_loss(LossSettings(loss=loss, network="bitonic"))
     with pytest.raises(UsageError, match="--margin is no setting of --loss groco"):
         build_loss(LossSettings(margin=0.8))
 
@@ -176,7 +196,31 @@ def test_the_square_root_rule_gives_the_same_rate_at_the_published_batch():
 
 
 def test_every_data_set_has_a_recipe():
-    assert {default_recipe(data) for data in ("digits", "cifar10", "cifar100", "/some/folder")} <= set(RECIPES)
+    assert {default_recipe(data) for data in (*NAMED, *ALIASES, "/some/folder")} <= set(RECIPES)
+    assert set(_DEFAULTS) == set(NAMED)
+
+
+def test_small_pictures_are_not_blown_up_by_default():
+    """Sizes of the sets' own pictures: torchvision's documentation."""
+    sizes = {"mnist": 28, "fashion-mnist": 28, "kmnist": 28, "usps": 16, "svhn": 32, "cifar10": 32, "cifar100": 32}
+    for data, size in {**sizes, "stl10": 96, "stl10-unlabeled": 96}.items():
+        settings = resolve(None, None, {"data": {"data": data}})
+        assert settings.views.image_size == {16: 32, 28: 32}.get(size, size)
+        assert (settings.model.arch, settings.optim.batch_size <= 256) == ("resnet18", True)
+
+
+def test_digits_are_not_mirrored_by_default():
+    for data in ("digits", "mnist", "svhn", "usps"):
+        drawn = resolve(None, None, {"data": {"data": data}}).views.draw()
+        assert [view.photometric.flip_probability for view in drawn] == [0, 0]
+
+
+def test_large_sets_and_folders_get_the_papers_and_few_images_another_proposal():
+    for data in ("imagenet", "places365", "~/photos", "a-{0..9}.tar"):
+        assert default_recipe(data) == "groco-2views-100ep"
+    assert default_recipe("pets") == default_recipe("oxford-iiit-pet") == "folder-resnet18"
+    assert better_recipe("groco-2views-100ep", 2_000) == "folder-resnet18"
+    assert better_recipe("groco-2views-100ep", 1_281_167) == better_recipe("cifar10-quick", 2_000) == ""
 
 
 def test_small_pictures_are_measured_whole_and_large_ones_as_published():

@@ -10,6 +10,7 @@ from groco_cli.errors import UsageError
 from groco_cli.evaluation.comparison import (
     Compared,
     baselines,
+    chosen_data,
     named_checkpoints,
     paper_rows,
     recipe_notes,
@@ -26,6 +27,18 @@ def compared(name: str, metadata: EncoderMetadata = SMALL) -> Compared:
     encoder = untrained(metadata)
     encoder.metadata = metadata
     return Compared(name=name, path=Path(f"{name}.safetensors"), encoder=encoder)
+
+
+def test_what_the_environment_overrides_is_said(monkeypatch, capsys):
+    both = [compared("a"), compared("b", replace(SMALL, data="cifar10"))]
+    monkeypatch.setenv("GROCO_DATA", "photos")
+    assert chosen_data("photos", both) == "photos"
+    assert "data photos from GROCO_DATA in the environment; trained on cifar10, digits" in capsys.readouterr().err
+    assert chosen_data("others", both) == "others"
+    monkeypatch.setenv("GROCO_DATA", "digits")
+    assert chosen_data("digits", both[:1]) == "digits"
+    assert chosen_data(None, both[:1]) == "digits"
+    assert capsys.readouterr().err == ""
 
 
 def test_names_are_as_short_as_tells_them_apart():

@@ -183,5 +183,6 @@ def test_deep_nesting_is_told_in_a_line(tmp_path: Path):
 def test_a_missing_file_and_a_folder_are_told(tmp_path: Path):
     with pytest.raises(UsageError, match="no ground truth"):
         load_ground_truth(tmp_path / "none.pkl")
-    with pytest.raises(GrocoError, match="cannot read"):
+    with pytest.raises(GrocoError, match="cannot read") as folder:
         load_ground_truth(tmp_path)
+    assert folder.value.hint

@@ -8,7 +8,7 @@ import torch
 
 from groco_cli.data.sources import Dataset
 from groco_cli.errors import GrocoError, UsageError
-from groco_cli.evaluation.knn_sources import check_bank_shows_all, open_bank_and_queries, take_first
+from groco_cli.evaluation.knn_sources import check_bank_shows_all, open_bank_and_queries, thin_out
 
 ROOT = Path("unused")
 
@@ -59,11 +59,19 @@ def test_a_source_that_cannot_serve_is_told_by_its_option(sources):
 def test_a_class_without_an_image_in_the_bank_is_told(noise):
     dataset = Dataset("noise", noise(9), noise(9))
     check_bank_shows_all(dataset)
-    check_bank_shows_all(take_first(dataset, 3, 0))
-    check_bank_shows_all(take_first(dataset, 2, 2))
+    check_bank_shows_all(thin_out(dataset, 3, 0))
+    check_bank_shows_all(thin_out(dataset, 2, 2))
     check_bank_shows_all(replace(dataset, test=None))
     with pytest.raises(GrocoError, match="3 of 9 queries are of class c, which the bank has no image of"):
-        check_bank_shows_all(take_first(dataset, 2, 0))
+        check_bank_shows_all(thin_out(dataset, 2, 0))
     only = replace(dataset.train, labels=torch.zeros(9, dtype=torch.int64))
     with pytest.raises(GrocoError, match=r"6 of 9 queries are of 2 classes \(b, c\)"):
         check_bank_shows_all(replace(dataset, train=only))
+
+
+def test_a_part_of_a_folder_shows_all_of_its_classes(picture_folder):
+    names = [f"{part}/{kind}/{i}.png" for part in ("train", "val") for kind in ("cat", "dog", "emu") for i in range(4)]
+    dataset = open_bank_and_queries(folder := str(picture_folder(*names)), folder, ROOT)
+    part = thin_out(dataset, 6, 3)
+    assert (part.train.labels.tolist(), part.test.labels.tolist()) == ([0, 0, 1, 1, 2, 2], [0, 1, 2])
+    check_bank_shows_all(part)

@@ -26,11 +26,10 @@ def test_any_folder_that_holds_a_probe_is_found_before_the_first_is_begun(tmp_pa
 @pytest.mark.parametrize(
     ("output", "checkpoints", "told"),
     [
-        (None, [], "--resume needs --output"),
         (Path("probe"), [Path("a"), Path("b")], "--resume goes on with one probe"),
         (Path("nowhere"), [], "holds no linear probe to resume"),
     ],
 )
-def test_what_cannot_be_resumed_is_told(output: Path | None, checkpoints: list[Path], told: str):
+def test_what_cannot_be_resumed_is_told(output: Path, checkpoints: list[Path], told: str):
     with pytest.raises(UsageError, match=told):
         resumed_run(output, {}, checkpoints, None)

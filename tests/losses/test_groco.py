@@ -62,7 +62,7 @@ def naive_paper_loss(views, *, negatives, beta, preorder, stop_gradient, positiv
     return torch.stack(losses).mean()
 
 
-def released_code_loss(views, *, negatives, beta, stop_gradient, positive_views):
+def released_code_loss(views, *, negatives, beta, stop_gradient, positive_views, kind="odd_even", relaxation="cauchy"):
     """As losses/groco.py of the released code goes about it: similarities ascending, summed matrix, both BCE terms."""
     losses = []
     for anchors in views:
@@ -77,7 +77,7 @@ def released_code_loss(views, *, negatives, beta, stop_gradient, positive_views)
         pos_sorted = torch.stack(pos, dim=1).sort(dim=1).values
         neg_sorted = similarity.topk(negatives, dim=1).values.flip(1)
         lists = torch.cat([neg_sorted, pos_sorted], dim=1)
-        sorter = diffsort.DiffSortNet("odd_even", lists.shape[1], steepness=beta, distribution="cauchy")
+        sorter = diffsort.DiffSortNet(kind, lists.shape[1], steepness=beta, distribution=relaxation)
         sorter.sorting_network = [[m.double() for m in step] for step in sorter.sorting_network]
         matrix = sorter(lists)[1]
         is_negative = (torch.arange(lists.shape[1]) < negatives).double().expand_as(lists)
@@ -114,6 +114,19 @@ def test_multi_crop_takes_the_global_views_alone_as_positives():
     loss = GroCoLoss(num_negatives=5)(views, positive_views=2)
     oracle = naive_paper_loss(views, negatives=5, beta=1.0, preorder=True, stop_gradient=True, positive_views=2)
     assert_same_loss_and_gradients(loss, oracle, views)
+
+
+@pytest.mark.parametrize("relaxation", ["cauchy", "logistic", "logistic_phi", "gaussian", "reciprocal", "optimal"])
+@pytest.mark.parametrize("kind", ["odd_even", "bitonic"])
+def test_every_network_and_relaxation_equals_the_released_codes_way_with_diffsorts(kind, relaxation):
+    views = views_of(2, batch=9)
+    chosen = {"kind": kind, "relaxation": relaxation}
+    loss = GroCoLoss(num_negatives=7, beta=2.0, variant="official", **chosen)(views)
+    oracle = released_code_loss(views, negatives=7, beta=2.0, stop_gradient=True, positive_views=2, **chosen)
+    assert_same_loss_and_gradients(loss, oracle, views)
+    plain = GroCoLoss(num_negatives=7, beta=2.0)(views)
+    ours = GroCoLoss(num_negatives=7, beta=2.0, **chosen)(views)
+    assert torch.allclose(plain, ours, rtol=1e-6) is (chosen == {"kind": "odd_even", "relaxation": "cauchy"})
 
 
 @pytest.mark.parametrize("stop_gradient", [True, False])
@@ -200,6 +213,10 @@ def test_a_zero_projection_gives_finite_gradients():
     [
         (lambda: GroCoLoss(num_negatives=0), "at least 1"),
         (lambda: GroCoLoss(variant="mine"), "paper and official"),
+        (lambda: GroCoLoss(beta=-1), "beta must be positive, not -1"),
+        (lambda: GroCoLoss(beta=math.nan), "beta must be positive, not nan"),
+        (lambda: GroCoLoss(kind="bubble"), "unknown sorting network 'bubble'"),
+        (lambda: GroCoLoss(relaxation="laplace"), "unknown relaxation 'laplace'"),
         (lambda: GroCoLoss()(views_of(2, batch=5)), "only 8 negatives in a batch of 5"),
         (lambda: GroCoLoss(variant="official")(views_of(2)), "only 5 negatives"),
         (lambda: GroCoLoss()(views_of(1)), "at least 2"),

@@ -118,6 +118,36 @@ def vicreg(encoder: State, other: State) -> tuple[object, str]:
     return {"epoch": 200, "model": weights, "optimizer": OPTIMIZER}, "VICReg"
 
 
+def dino_flat(encoder: State, other: State) -> tuple[object, str]:
+    return named("module.", named("backbone.", encoder), DINO_HEAD), "DINO"
+
+
+def barlow_twins_flat(encoder: State, other: State) -> tuple[object, str]:
+    content, title = barlow_twins(encoder, other)
+    return content["model"], title
+
+
+def vicreg_flat(encoder: State, other: State) -> tuple[object, str]:
+    content, title = vicreg(encoder, other)
+    return content["model"], title
+
+
+def prefixed(encoder: State, other: State) -> tuple[object, str]:
+    return named("module.backbone.", encoder), "plain weights"
+
+
+def prefixed_on_one_gpu(encoder: State, other: State) -> tuple[object, str]:
+    return named("backbone.", encoder, linear("fc", 1000, 512)), "plain weights"
+
+
+def prefixed_model(encoder: State, other: State) -> tuple[object, str]:
+    return {"model": named("module.backbone.", encoder), "optimizer": OPTIMIZER}, "plain weights"
+
+
+def wrapped(encoder: State, other: State) -> tuple[object, str]:
+    return named("module.", encoder), "plain weights"
+
+
 def solo_learn(encoder: State, other: State) -> tuple[object, str]:
     weights = named("backbone.", encoder) | linear("classifier", 10, 512) | mlp("projector", 512, 8)
     weights |= named("momentum_backbone.", other)
@@ -153,7 +183,8 @@ def supervised(encoder: State, other: State) -> tuple[object, str]:
     return OrderedDict(encoder) | linear("fc", 1000, 512), "plain weights"
 
 
-EPOCHS = {groco: 100, solo_learn: 400, lightly: 400, lightly_in_stages: 400, swav_flat: 0, simclr: 0}
+FLAT = (swav_flat, dino_flat, barlow_twins_flat, vicreg_flat, simclr)
+EPOCHS = {groco: 100, solo_learn: 400, lightly: 400, lightly_in_stages: 400, **dict.fromkeys(FLAT, 0)}
 SOURCES = {
     groco: "groco",
     moco_v2: "moco-v2",
@@ -173,6 +204,13 @@ SOURCES = {
     byol: "unknown",
     plain: "unknown",
     supervised: "unknown",
+    dino_flat: "dino",
+    barlow_twins_flat: "barlow-twins",
+    vicreg_flat: "vicreg",
+    prefixed: "unknown",
+    prefixed_on_one_gpu: "unknown",
+    prefixed_model: "unknown",
+    wrapped: "unknown",
 }
 each_source = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.__name__)
 
@@ -328,6 +366,30 @@ def test_weights_that_were_trained_in_torch_are_not_taken_for_simclrs(tmp_path: 
     state["bn1.num_batches_tracked"].add_(100)
     torch.save(simclr(state, {})[0], tmp_path / "x.pth")
     assert load_encoder(tmp_path / "x.pth").metadata.method == "unknown"
+
+
+def test_what_was_guessed_is_said_and_may_be_said_otherwise(tmp_path: Path, resnet, same_features):
+    """torchvision's weights, untrained or ported, saved as simclr-converter saves SimCLR's."""
+    reference = resnet(18)
+    torch.save(simclr(reference.state_dict(), {})[0], tmp_path / "x.pth")
+    guessed = load_encoder(tmp_path / "x.pth")
+    for said in ("taken for SimCLR, converted", "never counted a batch", "mean 0, std 1", "--method supervised"):
+        assert said in guessed.doubt
+    assert "\n" not in guessed.doubt
+    for method, normalisation in (("supervised", IMAGENET), ("byol", IMAGENET), ("simclr", ((0, 0, 0), (1, 1, 1)))):
+        told = load_encoder(tmp_path / "x.pth", method=method)
+        same_features(told, reference)
+        assert (told.metadata.method, told.metadata.mean, told.metadata.std) == (method, *normalisation)
+        assert told.doubt == ""
+    with pytest.raises(ValueError, match="unknown method 'supervized'"):
+        load_encoder(tmp_path / "x.pth", method="supervized")
+
+
+def test_what_is_certain_casts_no_doubt(tmp_path: Path, resnet):
+    state = resnet(18).state_dict()
+    for source in (simsiam, plain, barlow_twins_flat):
+        torch.save(source(state, state)[0], tmp_path / "x.pth")
+        assert load_encoder(tmp_path / "x.pth").doubt == ""
 
 
 def test_plain_weights_are_what_they_are_said_to_be(tmp_path: Path, resnet):

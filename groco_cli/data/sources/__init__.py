@@ -1,6 +1,16 @@
 """Where images come from, all behind `--data` and one small protocol; docs/data.md shows every kind."""
 
-from groco_cli.data.sources.base import Dataset, FileSource, MemorySource, Source, default_root, first, pick
+from groco_cli.data.sources.base import (
+    Dataset,
+    FileSource,
+    MemorySource,
+    Source,
+    default_root,
+    evenly_spread,
+    first,
+    pick,
+    thinned,
+)
 from groco_cli.data.sources.named import NAMED
 from groco_cli.data.sources.opening import open_dataset
 from groco_cli.data.sources.shards import ShardSource
@@ -13,7 +23,9 @@ __all__ = [
     "ShardSource",
     "Source",
     "default_root",
+    "evenly_spread",
     "first",
     "open_dataset",
     "pick",
+    "thinned",
 ]

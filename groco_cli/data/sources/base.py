@@ -207,6 +207,27 @@ def first(source: Source, count: int) -> Source:
     return source.subset(torch.arange(count)) if 0 < count < len(source) else source
 
 
+def thinned(source: Source, count: int) -> Source:
+    """So many images in place of all: of sets in memory the first, of all else some that are evenly spread.
+
+    Sets that are kept in memory (CIFAR, MNIST, …) were published in mixed order; files and shards often come class by
+    class, and the first of them would show a few classes only.
+
+    Args:
+        source: The images.
+        count: How many to keep; 0 for all.
+    """
+    if isinstance(source, MemorySource) or not 0 < count < len(source):
+        return first(source, count)
+    return source.subset(evenly_spread(len(source), count))
+
+
+def evenly_spread(count: int, wanted: int) -> Tensor:
+    """Numbers in [0, count), rising and evenly spread, int64 [wanted]; all of them where no fewer are wanted."""
+    wanted = min(count, wanted)
+    return torch.arange(wanted) * count // max(1, wanted)
+
+
 def labels_of(source: Source, numbers: Tensor) -> Tensor | None:
     """The labels of some images; None where there are none."""
     return None if source.labels is None else source.labels[numbers]

@@ -23,7 +23,7 @@ from groco_cli.data.sources.base import (
     labels_of,
 )
 from groco_cli.data.sources.labels import NO_NAME, NO_NUMBER, Labels, aligned, number_classes
-from groco_cli.errors import GrocoError
+from groco_cli.errors import GrocoError, first_line
 
 _MARKS = ("dataset_dict.json", "dataset_info.json")
 
@@ -109,8 +109,9 @@ def _load(folder: Path) -> Mapping[str, Any]:
     try:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # of a damaged folder it raises whatever it trips over
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise GrocoError(f"--data {folder}: cannot be read ({reason})", "save it again with save_to_disk") from error
+        raise GrocoError(
+            f"--data {folder}: cannot be read ({first_line(error)})", "save it again with save_to_disk"
+        ) from error
     return loaded if isinstance(loaded, datasets.DatasetDict) else {TRAIN: loaded}
 
 

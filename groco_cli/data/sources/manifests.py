@@ -57,7 +57,9 @@ def _rows(manifest: Path) -> list[_Row]:
                 reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
                 cells = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except OSError as error:
-        raise GrocoError(f"--data {manifest}: cannot be read ({error.strerror or error})") from error
+        raise GrocoError(
+            f"--data {manifest}: cannot be read ({error.strerror or error})", "give a list that you may read"
+        ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"--data {manifest} is no list of images: {error}", "write it as UTF-8 text") from error
     cells = [(line, row) for line, row in cells if any(row)]

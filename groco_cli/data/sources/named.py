@@ -20,7 +20,7 @@ from torch import Tensor
 
 from groco_cli.data.digits import digits
 from groco_cli.data.sources.base import Dataset, FileSource, MemorySource, check_decodable
-from groco_cli.errors import GrocoError
+from groco_cli.errors import GrocoError, first_line
 
 _Arguments = Mapping[str, Any]
 
@@ -139,6 +139,14 @@ NAMED: dict[str, Callable[[Path], Dataset]] = {
     "digits": _embedded_digits,
     **{name: partial(torchvision_dataset, name) for name in TORCHVISION},
 }
+# Their names in `groco transfer --sets`. They are common words: a folder of such a name comes first.
+ALIASES = {
+    "aircraft": "fgvc-aircraft",
+    "cars": "stanford-cars",
+    "flowers": "flowers102",
+    "food": "food101",
+    "pets": "oxford-iiit-pet",
+}
 
 
 def _read(name: str, entry: TorchvisionSet, arguments: _Arguments, root: Path, *, download: bool) -> Any:
@@ -157,23 +165,19 @@ def _read(name: str, entry: TorchvisionSet, arguments: _Arguments, root: Path, *
         except Exception as error:  # of half a set the readers raise whatever they trip over
             cause = error
         if not download:
-            raise GrocoError(f"{name} in {root}: cannot be read ({_first_line(cause)})", "fetch it again") from cause
+            raise GrocoError(f"{name} in {root}: cannot be read ({first_line(cause)})", "fetch it again") from cause
         try:
             if entry.download:
                 return opened(download=True)
-            reason = f"torchvision cannot download it ({_first_line(cause)})"
+            reason = f"torchvision cannot download it ({first_line(cause)})"
         except Exception as error:
-            cause, reason = error, f"cannot be downloaded ({_first_line(error)})"
+            cause, reason = error, f"cannot be downloaded ({first_line(error)})"
     urls = (getattr(reader, attribute, None) for attribute in ("url", "_URL"))
     address = next((f" of {url}" for url in urls if isinstance(url, str)), "")
     raise GrocoError(
         f"--data {name}: not in {root}, and {reason}",
         f"put {entry.files}{address} there, or give its place with --data-root",
     ) from cause
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _source(name: str, pieces: Sequence[Any], classes: tuple[str, ...] | None) -> MemorySource | FileSource:

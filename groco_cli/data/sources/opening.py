@@ -7,7 +7,7 @@ from groco_cli.data.sources.base import Dataset
 from groco_cli.data.sources.folders import folder_dataset
 from groco_cli.data.sources.huggingface import huggingface_dataset, is_huggingface
 from groco_cli.data.sources.manifests import MANIFEST_ENDINGS, manifest_dataset
-from groco_cli.data.sources.named import NAMED
+from groco_cli.data.sources.named import ALIASES, NAMED
 from groco_cli.data.sources.shards import folder_of_shards, is_pattern, is_shard_folder, shard_dataset
 from groco_cli.errors import UsageError, did_you_mean
 
@@ -18,8 +18,8 @@ def open_dataset(data: str, root: Path) -> Dataset:
     """Open what `--data` names.
 
     Args:
-        data: The name of a set (`NAMED`); a folder of images, of shards, or written by Hugging Face's `datasets`; a
-            manifest; or patterns of shards. docs/data.md shows each.
+        data: The name of a set (`NAMED`, `ALIASES`); a folder of images, of shards, or written by Hugging Face's
+            `datasets`; a manifest; or patterns of shards. docs/data.md shows each.
         root: Where named sets are kept, and downloaded to; and remote shards and shards' indexes.
 
     Raises:
@@ -47,7 +47,10 @@ def open_dataset(data: str, root: Path) -> Dataset:
         raise UsageError(
             f"--data {data} is a file", f"give a folder, a list ({', '.join(MANIFEST_ENDINGS)}), or .tar shards"
         )
-    hint = did_you_mean(data, NAMED) or f"give a folder, a list, .tar shards, or one of {', '.join(NAMED)}"
+    if data in ALIASES:
+        return NAMED[ALIASES[data]](root)
+    near = did_you_mean(data, NAMED) or did_you_mean(data, ALIASES)
+    hint = near or f"give a folder, a list, .tar shards, or one of {', '.join(NAMED)}"
     raise UsageError(f"--data {data}: no such folder or data set", hint)
 
 

@@ -251,4 +251,6 @@ def _visible(folder: Path) -> list[Path]:
     try:
         return [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
-        raise GrocoError(f"--data {folder}: cannot be read ({error.strerror or error})") from error
+        raise GrocoError(
+            f"--data {folder}: cannot be read ({error.strerror or error})", "give a folder that you may read"
+        ) from error

@@ -1,4 +1,6 @@
-"""Recipes that learn in minutes on two CPU cores, with what they gave there."""
+"""Recipes for small pictures and few of them, which a laptop can run, with what they gave where that was measured."""
+
+from dataclasses import replace
 
 from groco_cli.engine.recipes.recipe import Recipe
 from groco_cli.engine.settings import (
@@ -40,4 +42,40 @@ _CIFAR10_QUICK = Recipe(
     ),
 )
 
-SMALL = (_DIGITS, _CIFAR10_QUICK)
+_SMALL_RESNET18 = Recipe(
+    purpose="pictures of about 32 px",
+    note="as cifar10-quick, but of all images, and never mirrored: digits, letters and signs would become others",
+    settings=replace(
+        _CIFAR10_QUICK.settings,
+        recipe="small-resnet18",
+        data=DataSettings(data=""),
+        views=ViewSettings(augmentation="small", image_size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), flip=0.0),
+    ),
+)
+
+# A few thousand photographs: small enough views for a CPU, and many passes, since an epoch has few steps.
+_FOLDER_RESNET18 = Recipe(
+    purpose="your own photos",
+    expected="TODO",
+    settings=PretrainSettings(
+        recipe="folder-resnet18",
+        data=DataSettings(data=""),
+        views=ViewSettings(augmentation="small", image_size=128),
+        model=ModelSettings(arch="resnet18"),
+        optim=OptimSettings(learning_rate=40.0, batch_size=128, epochs=100, warmup_epochs=5),
+        run=RunSettings(knn_every=10),
+    ),
+)
+
+_STL10_RESNET18 = Recipe(
+    purpose="STL-10, 96 px",
+    note="as folder-resnet18, at the pictures' own size; not tried on STL-10",
+    settings=replace(
+        _FOLDER_RESNET18.settings,
+        recipe="stl10-resnet18",
+        data=DataSettings(data="stl10-unlabeled"),
+        views=ViewSettings(augmentation="small", image_size=96),
+    ),
+)
+
+SMALL = (_DIGITS, _CIFAR10_QUICK, _SMALL_RESNET18, _STL10_RESNET18, _FOLDER_RESNET18)

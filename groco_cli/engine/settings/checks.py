@@ -24,7 +24,7 @@ def positive(option: str, value: float) -> None:
         raise UsageError(f"{option} {value} is out of range", "type a positive number")
 
 
-def shares(option: str, values: tuple[float, ...] | None) -> None:
-    """Refuse what is not a smallest and a largest share, each in (0, 1]."""
+def shares(option: str, values: tuple[float, ...] | None, usual: str) -> None:
+    """Refuse what is not a smallest and a largest share, each in (0, 1]; propose the usual ones."""
     if values is not None and not (len(values) == 2 and 0 < values[0] <= values[1] <= 1):
-        raise UsageError(f"{option} {' '.join(map(str, values))} is out of range", f"type {option} 0.14 1.0")
+        raise UsageError(f"{option} {' '.join(map(str, values))} is out of range", f"type {option} {usual}")

@@ -8,6 +8,8 @@ from groco_cli.engine.settings.checks import at_least, one_of, positive
 from groco_cli.errors import UsageError
 from groco_cli.losses.groco import VARIANTS
 from groco_cli.models.encoder import STEMS
+from groco_cli.sorting.comparators import NETWORKS
+from groco_cli.sorting.relaxations import RELAXATIONS
 
 LOSSES = ("groco", "infonce", "triplet")
 
@@ -76,6 +78,8 @@ class LossSettings:
         beta: Inverse temperature of groco's swaps (1.0).
         preorder: Whether groco sorts each group first (yes).
         variant: Of groco: "paper" (default) or "official".
+        network: Of groco: "odd_even" (default) or "bitonic".
+        relaxation: Of its swaps ("cauchy"): see `groco_cli.sorting.relaxations`.
         temperature: Of infonce (0.1; 0.2 with mocov3).
         margin: Of triplet (0.8); may be infinite.
     """
@@ -86,6 +90,8 @@ class LossSettings:
     beta: float | None = None
     preorder: bool | None = None
     variant: str | None = None
+    network: str | None = None
+    relaxation: str | None = None
     temperature: float | None = None
     margin: float | None = None
 
@@ -93,6 +99,8 @@ class LossSettings:
         """Raise a UsageError that names the option where a value cannot be used."""
         one_of("--loss", self.loss, LOSSES)
         one_of("--variant", self.variant or VARIANTS[0], VARIANTS)
+        one_of("--network", self.network or "odd_even", NETWORKS)
+        one_of("--relaxation", self.relaxation or "cauchy", RELAXATIONS)
         at_least("--negatives", 1 if self.num_negatives is None else self.num_negatives, 1)
         positive("--beta", 1.0 if self.beta is None else self.beta)
         positive("--temperature", 1.0 if self.temperature is None else self.temperature)

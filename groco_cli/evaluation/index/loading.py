@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from groco_cli.errors import first_line
+
 _VARIABLE = "OPENBLAS_CORETYPE"
 _CORES = {"AVX512": "SkylakeX", "AVX2": "Haswell"}  # what torch finds a processor to have: OpenBLAS's name for it
 
@@ -20,7 +22,7 @@ def load_faiss() -> tuple[Any, str]:
     except ModuleNotFoundError:
         return None, "FAISS is not installed"
     except (ImportError, OSError) as error:
-        return None, f"FAISS cannot be loaded: {str(error).splitlines()[0]}"
+        return None, f"FAISS cannot be loaded: {first_line(error)}"
     return faiss, ""
 
 

@@ -3,12 +3,15 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from groco_cli.data.sources import FileSource, MemorySource, Source, first, pick
+from groco_cli.data.sources import FileSource, MemorySource, Source, evenly_spread, first, pick, thinned
 from groco_cli.data.sources.base import fingerprint_of
 from groco_cli.errors import GrocoError
 
@@ -40,6 +43,28 @@ def test_unlabelled_images_stay_so_when_picked():
 @pytest.mark.parametrize("source", [memory_source, file_source])
 def test_the_first_images_of_a_source(source: Callable[[], MemorySource | FileSource], count: int, left: int):
     assert first(source(), count).labels.tolist() == [10 * number for number in range(left)]
+
+
+@given(st.integers(1, 1000), st.integers(0, 1200))
+def test_spread_numbers_rise_evenly(count, wanted):
+    numbers = evenly_spread(count, wanted).tolist()
+    assert len(numbers) == min(count, wanted)
+    assert all(0 <= number < count for number in numbers)
+    gaps = {after - before for before, after in pairwise(numbers)}
+    assert not gaps or (min(gaps) >= 1 and max(gaps) - min(gaps) <= 1)
+
+
+@pytest.mark.parametrize(("count", "left"), [(0, 6), (1, 1), (3, 3), (6, 6), (7, 6)])
+def test_of_sets_in_memory_the_first_images_stand_for_all(count: int, left: int):
+    assert thinned(memory_source(), count).labels.tolist() == [10 * number for number in range(left)]
+
+
+def test_of_files_that_come_class_by_class_every_class_is_kept():
+    classes = torch.arange(1000).repeat_interleave(50)
+    imagenet = FileSource(tuple(Path(f"{c}/{i}.jpg") for i, c in enumerate(classes.tolist())), classes, ())
+    assert len(first(imagenet, 2000).labels.unique()) == 40
+    assert thinned(imagenet, 2000).labels.bincount().tolist() == [2] * 1000
+    assert thinned(imagenet, 0) is thinned(imagenet, 50_000) is imagenet
 
 
 def test_pictures_keep_their_names_when_picked():

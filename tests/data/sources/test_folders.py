@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from groco_cli.data.sources import FileSource
-from groco_cli.errors import GrocoError
 
 Draw = Callable[..., Path]
 
@@ -125,15 +124,24 @@ def test_a_few_bad_images_do_not_close_a_folder(picture_folder: Draw, opened):
     assert len(opened(folder).train) == 2
 
 
-def test_a_folder_that_cannot_be_listed_is_told(picture_folder: Draw, monkeypatch: pytest.MonkeyPatch, opened):
+def test_a_folder_that_cannot_be_listed_is_told(picture_folder: Draw, monkeypatch: pytest.MonkeyPatch, refused):
     folder = picture_folder("cat/1.png")
 
     def denied(path: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(os, "scandir", denied)
-    with pytest.raises(GrocoError, match=r"cannot be read \(Permission denied\)"):
-        opened(folder)
+    assert "cannot be read (Permission denied)" in refused(folder).message
+
+
+def test_a_folder_that_may_not_be_looked_into_is_told(picture_folder: Draw, monkeypatch: pytest.MonkeyPatch, refused):
+    folder = picture_folder("cat/1.png")
+
+    def denied(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    assert "cannot be read (Permission denied)" in refused(folder).message
 
 
 def test_files_are_decoded_when_asked_for(picture_folder: Draw, opened):

@@ -130,3 +130,15 @@ def test_nothing_in_a_manifest_is_run_or_fetched(refused, manifest, tmp_path: Pa
     path = manifest("evil.txt", f"pipe:touch {tmp_path / 'ran'}\nhttps://example.com/1.jpg\n")
     assert "2 of 2 images are missing" in refused(path).message
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_list_that_may_not_be_read_is_told(manifest, refused, monkeypatch: pytest.MonkeyPatch):
+    path = manifest("a.txt", "4.png")
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", denied)
+    error = refused(path)
+    assert "cannot be read (Permission denied)" in error.message
+    assert "list" in error.hint

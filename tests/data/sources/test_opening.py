@@ -2,11 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from groco_cli.data.sources import default_root
+from groco_cli.data.sources import NAMED, default_root, open_dataset
+from groco_cli.data.sources.named import ALIASES
+from groco_cli.data.sources.transfer import TRANSFER_SETS
 from groco_cli.errors import UsageError
 
 Draw = Callable[..., Path]
@@ -21,6 +24,7 @@ def test_a_file_is_refused(picture_folder: Draw, refused):
     ("data", "hint"),
     [
         ("cifar", "did you mean 'cifar10' or 'cifar100'?"),
+        ("pet", "did you mean 'pets'?"),
         ("digit", "did you mean 'digits'?"),
         ("/nowhere/at/all", "digits, cifar10, cifar100"),
     ],
@@ -29,6 +33,25 @@ def test_an_unknown_name_is_told_with_the_nearest(data: str, hint: str, refused)
     error = refused(data, UsageError)
     assert f"--data {data}: no such folder or data set" in error.message
     assert hint in error.hint
+
+
+@pytest.mark.parametrize("name", ALIASES)
+def test_the_short_names_of_transfer_are_known_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    """Each opens what `groco transfer --sets` reads under that name, and nothing where a folder is called so."""
+    opened = TRANSFER_SETS[name].read
+    assert isinstance(opened, partial)
+    assert opened.args == (ALIASES[name],)
+    asked = []
+    monkeypatch.setitem(NAMED, ALIASES[name], lambda root: asked.append(root))
+    monkeypatch.chdir(tmp_path)
+    open_dataset(name, Path("root"))
+    assert asked == [Path("root")]
+
+
+def test_a_folder_comes_before_a_short_name(picture_folder: Draw, monkeypatch: pytest.MonkeyPatch):
+    folder = picture_folder("pets/rex.png") / "pets"
+    monkeypatch.chdir(folder.parent)
+    assert open_dataset("pets", Path("root")).train.paths == (Path("pets/rex.png"),)
 
 
 @pytest.mark.parametrize("data", ["~nobody.is.called.so/pictures", "x" * 5000])

@@ -57,7 +57,10 @@ def _listed(path: Path, *, letter: bool = False) -> _Listed:
         picture = PurePosixPath(line.split()[0].lstrip("/"))
         folders = picture.parent.parts[1 if letter else 0 :]
         if not folders or ".." in picture.parts:
-            raise GrocoError(f"{path}, line {number}: {line.strip()[:80]!r} is no picture in a folder of its class")
+            raise GrocoError(
+                f"{path}, line {number}: {line.strip()[:80]!r} is no picture in a folder of its class",
+                "write CLASS/PICTURE.jpg, or fetch the list again",
+            )
         pictures.append((picture, "/".join(folders)))
     if not pictures:
         raise GrocoError(f"{path}: no picture in it", "fetch it again")

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from groco_cli.data.sources.transfer import TRANSFER_SETS, Failed, open_transfer_set
+from groco_cli.errors import GrocoError
 
 Meta = Callable[[str], Path]
 
@@ -26,3 +29,11 @@ def test_the_published_lists_of_caltech101_are_read_whole(layout, root: Path, me
             name for name, _ in lines
         ]
         assert [int(number) for _, number in lines] == source.labels.tolist()  # the lists' numbers are in order of name
+
+
+def test_a_line_that_names_no_picture_is_told_with_what_to_write(layout, root: Path):
+    for part in ("train", "test"):
+        layout.write(f"caltech101/{part}.txt", b"yin_yang/image_0059.jpg 101\nimage_0001.jpg 3\n")
+    with pytest.raises(GrocoError, match=r"train\.txt, line 2: 'image_0001\.jpg 3' is no picture") as caught:
+        TRANSFER_SETS["caltech101"].read(root)
+    assert "CLASS/PICTURE.jpg" in caught.value.hint
