@@ -45,11 +45,13 @@ def test_on_a_gpu_each_is_begun_one_ahead_and_one_stream_serves_all_epochs(monke
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: computing)
     prefetcher = Prefetcher(torch.device("cuda"))
     for _ in range(3):
-        tensors, begun = [FakeTensor() for _ in range(4)], []
-        for count, batch in enumerate(prefetcher.ahead(tensors, lambda tensor: [begun.append(tensor) or tensor]), 1):
-            assert batch == [tensors[count - 1]]
-            assert begun == tensors[: count + 1]
+        tensors = [FakeTensor() for _ in range(4)]
+        begun: list[FakeTensor] = []
+        finished = prefetcher.ahead(tensors, lambda tensor, begun=begun: [begun.append(tensor) or tensor])
+        for number, batch in enumerate(finished):
+            assert batch == [tensors[number]]
+            assert begun == tensors[: number + 2]
             assert batch[0].users == [computing]
-        assert count == 4
+        assert number == 3
     assert FakeStream.made == 1
     assert set(computing.waited) == {prefetcher._stream}
