@@ -107,7 +107,16 @@ Recipe = Annotated[
 ]
 Config = Annotated[Path | None, typer.Option(help="Settings as TOML, over the recipe's; a run's settings.toml is one.")]
 
-# The views: what is given overrides the recipe.
+# What learns and how: what is given overrides the recipe.
+Arch = Annotated[str | None, setting("Backbone, by its timm or torchvision name.")]
+BatchSize = Annotated[int | None, setting("Images a step.")]
+MicroBatch = Annotated[
+    int | None, setting("Images that a process encodes at once, for less memory; 0 for its whole part of a batch.")
+]
+Forward = Annotated[str | None, setting("joint, or per-view: each view goes through the networks by itself.")]
+Compile = Annotated[bool | None, setting("Have torch.compile make kernels for the networks.", "--compile/--no-compile")]
+
+# The views, likewise.
 Augmentation = Annotated[str | None, setting("dino, mocov3, simclr, small or digits.")]
 Views = Annotated[int | None, setting("Global views an image, each a positive.", "--views", "--global-views")]
 LocalViews = Annotated[int | None, setting("Smaller views, anchors only (multi-crop).")]

@@ -24,7 +24,7 @@ def pretrain(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, take no more than two steps, keep nothing.")
     ] = False,
-    arch: Annotated[str | None, setting("Backbone, by its timm or torchvision name.")] = None,
+    arch: options.Arch = None,
     stem: Annotated[str | None, setting("imagenet, or small (ResNets on pictures of about 32 pixels).")] = None,
     attention_heads: Annotated[int | None, setting("Attention heads of a ViT.")] = None,
     projector_hidden: Annotated[int | None, setting("Width of the projector's hidden layers.")] = None,
@@ -36,9 +36,7 @@ def pretrain(
         bool | None,
         setting("Whether mocov3 keeps a ViT's patch embedding fixed.", "--freeze-patches/--no-freeze-patches"),
     ] = None,
-    forward: Annotated[
-        str | None, setting("joint, or per-view: each view goes through the networks by itself.")
-    ] = None,
+    forward: options.Forward = None,
     loss: Annotated[str | None, setting("groco, infonce or triplet.")] = None,
     num_negatives: Annotated[int | None, setting("N, the strongest negatives of each anchor.", "--negatives")] = None,
     beta: Annotated[float | None, setting("β, inverse temperature of the relaxed swaps.")] = None,
@@ -50,10 +48,8 @@ def pretrain(
     temperature: Annotated[float | None, setting("Temperature of infonce.")] = None,
     margin: Annotated[float | None, setting("Margin of triplet; may be inf.")] = None,
     epochs: Annotated[int | None, setting("Passes over the training images.")] = None,
-    batch_size: Annotated[int | None, setting("Images a step.")] = None,
-    micro_batch: Annotated[
-        int | None, setting("Images that a process encodes at once, for less memory; 0 for its whole part of a batch.")
-    ] = None,
+    batch_size: options.BatchSize = None,
+    micro_batch: options.MicroBatch = None,
     optimizer: Annotated[str | None, setting("sgd, lars or adamw.")] = None,
     learning_rate: Annotated[float | None, setting("Learning rate for a batch of 256.", "--lr")] = None,
     lr_scaling: Annotated[str | None, setting("How it grows with the batch: linear or sqrt.")] = None,
@@ -99,9 +95,7 @@ def pretrain(
     ] = None,
     device: options.Device = None,
     precision: options.Precision = None,
-    compile: Annotated[
-        bool | None, setting("Have torch.compile make kernels for the networks.", "--compile/--no-compile")
-    ] = None,
+    compile: options.Compile = None,
     data_root: options.DataRoot = None,
     workers: options.Workers = None,
     seed: options.Seed = None,
