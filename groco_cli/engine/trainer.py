@@ -49,11 +49,16 @@ def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> 
 
     Raises:
         UsageError: If a setting does not fit the data or the machine.
-        GrocoError: If the data cannot be read, the folder cannot be written to, or the loss is no longer finite.
+        GrocoError: If the data cannot be read, the folder cannot be written to, a step does not fit into memory, or the
+            loss is no longer finite.
         Interrupted: If SIGINT or SIGTERM came; the run is saved and can be resumed.
     """
     check_installed(settings.run.log_to)
-    with joined(settings.run) as processes, devices.convolutions_tuned(processes.device):
+    with (
+        joined(settings.run) as processes,
+        memory_explained(settings, processes),
+        devices.convolutions_tuned(processes.device),
+    ):
         return _pretrain(settings, resume, processes)
 
 
@@ -81,7 +86,6 @@ def _pretrain(settings: PretrainSettings, resume: RunFolder | None, processes: P
     with (
         dead_workers_explained(),
         compiler_explained(),
-        memory_explained(settings, processes),
         closing(_metrics_log(settings, processes, folder, saver)) as metrics,
         StopRequest() as stop,
         Report(step.state.step, len(loader) * epochs, epochs) as report,
