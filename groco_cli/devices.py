@@ -1,7 +1,8 @@
 """Which device the work runs on, in which precision, and how many processes may decode beside it."""
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -62,6 +63,21 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype={"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+
+
+@contextmanager
+def convolutions_tuned(device: torch.device) -> Iterator[None]:
+    """Let cuDNN try its convolutions on a GPU and keep the quickest, which pays where batches keep their shape.
+
+    The quickest differ from run to run, so whoever asked torch or cuDNN for determinism is left with that.
+    """
+    before = torch.backends.cudnn.benchmark
+    exact = torch.backends.cudnn.deterministic or torch.are_deterministic_algorithms_enabled()
+    torch.backends.cudnn.benchmark = before or (device.type == "cuda" and not exact)
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def peak_memory(device: torch.device) -> int | None:

@@ -131,7 +131,19 @@ Config = Annotated[
     ),
 ]
 
-# The views: what is given overrides the recipe.
+# What learns and how: what is given overrides the recipe.
+Arch = Annotated[str | None, setting("Backbone, by its timm or torchvision name.", metavar="NAME")]
+BatchSize = Annotated[int | None, setting("Images per step, over all processes and machines.", metavar="N")]
+MicroBatch = Annotated[
+    int | None,
+    setting("Images that a process encodes at once, to save memory; 0: its whole part of the batch.", metavar="N"),
+]
+Forward = Annotated[
+    str | None, setting("Forward passes: joint, all views in one, or per-view, one per view.", metavar="NAME")
+]
+Compile = Annotated[bool | None, setting("Compile the networks with torch.compile.", "--compile/--no-compile")]
+
+# The views, likewise.
 Augmentation = Annotated[str | None, setting("Augmentations: dino, mocov3, simclr, small or digits.", metavar="NAME")]
 Views = Annotated[
     int | None, setting("Global views per image, each a positive.", "--views", "--global-views", metavar="N")

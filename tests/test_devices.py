@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from groco_cli.devices import PRECISIONS, autocast, choose_device, choose_precision, default_workers, describe
+from groco_cli.devices import (
+    PRECISIONS,
+    autocast,
+    choose_device,
+    choose_precision,
+    convolutions_tuned,
+    default_workers,
+    describe,
+)
 from groco_cli.errors import UsageError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
@@ -98,3 +106,41 @@ def test_products_are_computed_in_the_precision(precision: str, expected: torch.
 def test_a_cpu_decodes_by_itself_and_a_gpu_has_workers():
     assert default_workers(CPU) == 0
     assert default_workers(CUDA) >= 1
+
+
+@pytest.fixture
+def cudnn(monkeypatch: pytest.MonkeyPatch):
+    """What cuDNN is told, put back afterwards; it need not be there."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    return torch.backends.cudnn
+
+
+@pytest.mark.parametrize(("device", "expected"), [(CUDA, True), (CPU, False)])
+def test_convolutions_are_tuned_on_a_gpu_and_left_as_they_were_afterwards(cudnn, device, expected: bool):
+    seen: list[bool] = []
+
+    @convolutions_tuned(device)
+    def train() -> None:
+        seen.append(cudnn.benchmark)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        train()
+    assert (seen, cudnn.benchmark) == ([expected], False)
+
+
+def test_who_asked_for_determinism_keeps_it(cudnn, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    with convolutions_tuned(CUDA):
+        assert cudnn.benchmark is False
+    monkeypatch.undo()
+    with torch.backends.cudnn.flags(deterministic=True), convolutions_tuned(CUDA):
+        assert cudnn.benchmark is False
+
+
+def test_who_asked_for_tuning_keeps_it_too(cudnn):
+    cudnn.benchmark = True
+    with convolutions_tuned(CPU):
+        assert cudnn.benchmark is True
+    assert cudnn.benchmark is True

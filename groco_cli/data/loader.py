@@ -21,7 +21,7 @@ from groco_cli.data.counter import uniforms
 from groco_cli.data.crops import CROP_DRAWS, affine, crop_boxes, resized_crops
 from groco_cli.data.photometric import PHOTOMETRIC_DRAWS, draw_changes
 from groco_cli.data.pool import Requests, worker_loader
-from groco_cli.data.prefetch import ahead
+from groco_cli.data.prefetch import Prefetcher
 from groco_cli.data.sampling import Order
 from groco_cli.data.sources import MemorySource, Source
 from groco_cli.data.transforms import EvaluationTransform, Normalisation
@@ -94,6 +94,7 @@ class ViewLoader:
         self.dtype, self.drop_last = dtype, drop_last
         self.skips = on_bad_image == "skip"
         self.bad: dict[str, str] = {}
+        self._prefetcher = Prefetcher(device)
         self._pictures = source.images.to(device) if isinstance(source, MemorySource) else None
         self._files = None
         if self._pictures is None:
@@ -126,9 +127,10 @@ class ViewLoader:
         """
         batches = self.batches(epoch)[start:]
         if self._files is not None:
-            return ahead(self._crops_from_files(epoch, batches), lambda crops: self.finish(epoch, *crops), self.device)
+            crops = self._crops_from_files(epoch, batches)
+            return self._prefetcher.ahead(crops, lambda batch: self.finish(epoch, *batch))
         samples = map(self.share.of, batches)
-        return ahead(samples, lambda s: self.finish(epoch, *self._crops_from_memory(epoch, s)), self.device)
+        return self._prefetcher.ahead(samples, lambda s: self.finish(epoch, *self._crops_from_memory(epoch, s)))
 
     def finish(self, epoch: int, samples: NDArray[np.int64], crops: Sequence[Tensor]) -> list[Tensor]:
         """Everything after the crop, batched on the device.

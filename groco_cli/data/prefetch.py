@@ -9,36 +9,46 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-def ahead(batches: Iterable[T], finish: Callable[[T], list[Tensor]], device: torch.device) -> Iterator[list[Tensor]]:
-    """Finish each batch; on a GPU one batch ahead, on a stream of its own.
+class Prefetcher:
+    """Finishes batches; on a GPU one batch ahead, on a stream of its own.
+
+    That stream is kept: memory that torch has once given to a stream is not taken back for another.
 
     Args:
-        batches: What comes from the workers, in pinned memory.
-        finish: Copies a batch to the device without waiting, and does the rest there.
-        device: Where to.
-
-    Yields:
-        The finished batches, in order.
+        device: Where batches go.
     """
-    if device.type != "cuda":
-        yield from map(finish, batches)
-        return
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    coming: list[Tensor] | None = None
-    for batch in batches:
-        with torch.cuda.stream(stream):
-            started = finish(batch)
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+    def ahead(self, batches: Iterable[T], finish: Callable[[T], list[Tensor]]) -> Iterator[list[Tensor]]:
+        """Finish each batch.
+
+        Args:
+            batches: What comes from the workers, in pinned memory.
+            finish: Copies a batch to the device without waiting, and does the rest there.
+
+        Yields:
+            The finished batches, in order.
+        """
+        if self._stream is None:
+            yield from map(finish, batches)
+            return
+        coming: list[Tensor] | None = None
+        for batch in batches:
+            with torch.cuda.stream(self._stream):
+                started = finish(batch)
+            if coming is not None:
+                yield coming
+            coming = self._handed_over(started, self._stream)
         if coming is not None:
             yield coming
-        coming = _handed_over(started, stream, device)
-    if coming is not None:
-        yield coming
 
-
-def _handed_over(tensors: list[Tensor], stream: torch.cuda.Stream, device: torch.device) -> list[Tensor]:
-    """Make the stream that computes wait for these, and keep their memory until it is done with them."""
-    computing = torch.cuda.current_stream(device)
-    computing.wait_stream(stream)
-    for tensor in tensors:
-        tensor.record_stream(computing)
-    return tensors
+    def _handed_over(self, tensors: list[Tensor], stream: torch.cuda.Stream) -> list[Tensor]:
+        """Make the stream that computes wait for these, and keep their memory until it is done with them."""
+        computing = torch.cuda.current_stream(self._device)
+        computing.wait_stream(stream)
+        for tensor in tensors:
+            tensor.record_stream(computing)
+        return tensors

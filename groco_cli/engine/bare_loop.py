@@ -1,11 +1,11 @@
 """The training step as one would write it for a single experiment: nothing but torch, and no engine around it.
 
 It is what groco's own step is measured against (`bench_train`), so it has the same networks, loss and optimiser, the
-same precision and memory format. What it lacks is all that groco's is for: processes, micro-batches, a rate for each
-step, figures of it, states to go on from.
+same precision and memory format, and the same views go through them together. What it lacks is all that groco's is for:
+processes, micro-batches, a rate for each step, figures of it, states to go on from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class BareLoop:
     Args:
         model: Holds the networks, on the device; only they are used of it.
         loss: What is minimised.
-        settings: Whose optimiser and number of positive views are taken.
+        settings: Whose optimiser, number of positive views and way through the networks are taken.
         precision: A resolved one: "fp32", "bf16" or "fp16".
         rate: The learning rate.
     """
@@ -34,6 +34,7 @@ class BareLoop:
     ) -> None:
         optim = settings.optim
         self.model, self.loss, self.positive_views = model, loss, settings.views.views
+        self.together = settings.method.forward == "joint"
         self.device = next(model.parameters()).device
         self.dtype = _DTYPES[precision]
         self.optimizer = OPTIMIZERS[optim.optimizer](model, rate, optim.momentum, optim.weight_decay)
@@ -59,8 +60,8 @@ class BareLoop:
         return loss.detach()
 
     def _siamese(self, views: Sequence[Tensor]) -> Tensor:
-        projections = self.model.projector(_features(self.model.encoder, views))
-        return self.loss(projections.chunk(len(views)), self.positive_views)  # type: ignore[no-any-return]
+        projections = self._projected(views, self.model.encoder, self.model.projector)
+        return self.loss(projections, self.positive_views)  # type: ignore[no-any-return]
 
     def _mocov3(self, views: Sequence[Tensor]) -> Tensor:
         model = self.model
@@ -72,11 +73,16 @@ class BareLoop:
             ):
                 for new, old in zip(fast.parameters(), slow.parameters(), strict=True):
                     old.mul_(model.momentum).add_(new, alpha=1 - model.momentum)
-            targets = model.momentum_projector(_features(model.momentum_encoder, views))
-        predictions = model.predictor(model.projector(_features(model.encoder, views)))
-        return self.loss(  # type: ignore[no-any-return]
-            predictions.chunk(len(views)), self.positive_views, targets.chunk(len(views))
-        )
+            targets = self._projected(views, model.momentum_encoder, model.momentum_projector)
+        predictions = self._projected(views, model.encoder, lambda seen: model.predictor(model.projector(seen)))
+        return self.loss(predictions, self.positive_views, targets)  # type: ignore[no-any-return]
+
+    def _projected(
+        self, views: Sequence[Tensor], encoder: torch.nn.Module, heads: Callable[[Tensor], Tensor]
+    ) -> Sequence[Tensor]:
+        if self.together:
+            return heads(_features(encoder, views)).chunk(len(views))
+        return [heads(encoder(view)) for view in views]
 
 
 def _features(encoder: torch.nn.Module, views: Sequence[Tensor]) -> Tensor:

@@ -18,22 +18,28 @@ _PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class GatheredBatchNorm(_BatchNorm):
-    """BN with statistics of all processes, each holding as many images; for any device, and slower than torch's."""
+    """BN with statistics of all processes, each holding as many images; for any device, and slower than torch's.
+
+    As torch's, it computes in float32 at least, whatever precision its activations come and go in.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalised activations, [B, C, ...]; see `nn.BatchNorm2d`."""
+        """Normalised activations, [B, C, ...], of the type they came in; see `nn.BatchNorm2d`."""
         if not self.training:
             running = self.running_mean, self.running_var
             return nn.functional.batch_norm(input, *running, self.weight, self.bias, eps=self.eps)
+        exact = input.to(torch.promote_types(input.dtype, torch.float32))
         axes = [0, *range(2, input.ndim)]
-        own = torch.stack([input.mean(axes), input.var(axes, correction=0)])
+        own = torch.stack([exact.mean(axes), exact.var(axes, correction=0)])
         means, variances = gathered(own).unbind(1)  # [world, C] each
         mean = means.mean(0)
         variance = variances.mean(0) + means.var(0, correction=0)
         self._follow(mean.detach(), variance.detach(), len(means) * input.numel() // input.shape[1])
         shape = (1, -1, *[1] * (input.ndim - 2))
-        normal: Tensor = (input - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
-        return normal if self.weight is None else normal * self.weight.view(shape) + self.bias.view(shape)
+        normal = (exact - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
+        if self.weight is not None:
+            normal = normal * self.weight.view(shape) + self.bias.view(shape)
+        return normal.to(input.dtype)
 
     def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:

@@ -3,9 +3,11 @@
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
+from operator import truediv
 
 import torch
 from torch import Tensor
@@ -14,12 +16,14 @@ from groco_cli import devices
 from groco_cli.data.pool import dead_workers_explained
 from groco_cli.data.sources import MemorySource, Source
 from groco_cli.engine.bare_loop import BareLoop
+from groco_cli.engine.compiling import compile_networks, compiler_explained
 from groco_cli.engine.feeding import check_batch, decoders, open_training_set, view_loader
+from groco_cli.engine.memory import memory_explained
 from groco_cli.engine.objective import build_loss
 from groco_cli.engine.pace import Pace, Stopwatch
 from groco_cli.engine.processes import Processes
 from groco_cli.engine.settings import PretrainSettings
-from groco_cli.engine.step import build_step
+from groco_cli.engine.step import TrainingStep, build_step
 
 _WARM_UPS = 3
 _IN_STORE = 2  # batches that each worker has ready: a loop is measured once they are used up
@@ -38,8 +42,8 @@ class TrainingSpeed:
         pace: Of the loop as it trains, fed with data.
         parts: Median seconds of "data", "forward", "loss", "backward" and "optimiser", each waited for.
         step: Median seconds of groco's step on views that are ready.
-        bare: Likewise of the bare loop's.
-        ratio: Median, over pairs of steps one after the other, of groco's time over the bare loop's.
+        bare: Likewise of the bare loop's; None with micro-batches, which it has not.
+        ratio: Median, over pairs of steps one after the other, of groco's time over the bare loop's; None likewise.
         peak_bytes: Most of the GPU's memory in use at a time as it trains; None on other devices.
     """
 
@@ -49,8 +53,8 @@ class TrainingSpeed:
     pace: Pace
     parts: dict[str, float]
     step: float
-    bare: float
-    ratio: float
+    bare: float | None
+    ratio: float | None
     peak_bytes: int | None
 
     def shares(self) -> dict[str, float]:
@@ -77,7 +81,7 @@ def bench_train(
 
     Raises:
         UsageError: If a setting does not fit the data or the machine.
-        GrocoError: If the data cannot be read.
+        GrocoError: If the data cannot be read, a step does not fit into memory, or nothing can be compiled.
     """
     processes = Processes(device=devices.choose_device(settings.run.device))
     device = processes.device
@@ -93,25 +97,41 @@ def bench_train(
     def train(views: list[Tensor], done: Callable[[str], None] | None = None) -> Tensor:
         return step(views, progress=0.0, rate=_RATE, done=done)[0]
 
-    with dead_workers_explained():
+    with (
+        dead_workers_explained(),
+        compiler_explained(),
+        memory_explained(settings, processes),
+        devices.convolutions_tuned(device),
+    ):
         for views in islice(feed, _WARM_UPS + _IN_STORE * decoders(settings.data, processes) * (not generated)):
             train(views)
         pace, peak = _pace(settings, feed, train, device, repeats, advance)
         parts = _parts(feed, train, device, repeats, advance)
         views = next(feed)
-    bare = BareLoop(copy.deepcopy(step.model), loss, settings, precision=precision, rate=_RATE)
-    pairs = _pairs(lambda: train(views), lambda: bare(views), device, repeats, advance)
+        loops: list[Callable[[list[Tensor]], Tensor]] = [train]
+        if not settings.optim.micro_batch:
+            loops.append(_bare_loop(settings, step, precision))
+        own, *others = _in_turn([partial(loop, views) for loop in loops], device, repeats, advance)
+    bare = others[0] if others else None
     return TrainingSpeed(
         data=name,
         device=devices.describe(device),
         precision=precision,
         pace=pace,
         parts=parts,
-        step=statistics.median(own for own, _ in pairs),
-        bare=statistics.median(other for _, other in pairs),
-        ratio=statistics.median(own / other for own, other in pairs),
+        step=statistics.median(own),
+        bare=statistics.median(bare) if bare else None,
+        ratio=statistics.median(map(truediv, own, bare)) if bare else None,
         peak_bytes=peak,
     )
+
+
+def _bare_loop(settings: PretrainSettings, step: TrainingStep, precision: str) -> BareLoop:
+    """A bare loop with networks of its own, as they are now; a copy of compiled ones is not compiled."""
+    model = copy.deepcopy(step.model)
+    if settings.run.compile:
+        compile_networks(model)
+    return BareLoop(model, step.loss, settings, precision=precision, rate=_RATE)
 
 
 def _opened(settings: PretrainSettings) -> tuple[str, Source]:
@@ -175,23 +195,19 @@ def _parts(
     return {part: statistics.median(taken) for part, taken in seconds.items()}
 
 
-def _pairs(
-    own: Callable[[], Tensor],
-    bare: Callable[[], Tensor],
-    device: torch.device,
-    repeats: int,
-    advance: Callable[[], None],
-) -> list[tuple[float, float]]:
-    """Seconds of one step of each, in turn: a busy moment of the machine meets both, and neither always goes first."""
-    for _ in range(_WARM_UPS):
-        own(), bare()
-    pairs = []
+def _in_turn(
+    steps: Sequence[Callable[[], Tensor]], device: torch.device, repeats: int, advance: Callable[[], None]
+) -> list[list[float]]:
+    """Seconds of each step, `repeats` times in turn: a busy moment meets all, and none always goes first."""
+    for step in [*steps] * _WARM_UPS:
+        step()
+    seconds: list[list[float]] = [[] for _ in steps]
     for number in range(repeats):
-        order = (own, bare) if number % 2 else (bare, own)
-        seconds = {step: _seconds(step, device) for step in order}
-        pairs.append((seconds[own], seconds[bare]))
+        order = range(len(steps)) if number % 2 else reversed(range(len(steps)))
+        for place in order:
+            seconds[place].append(_seconds(steps[place], device))
         advance()
-    return pairs
+    return seconds
 
 
 def _seconds(step: Callable[[], Tensor], device: torch.device) -> float:

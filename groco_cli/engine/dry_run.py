@@ -18,6 +18,7 @@ from groco_cli.data.pool import dead_workers_explained
 from groco_cli.data.sources import Dataset
 from groco_cli.engine.disk_space import DiskSpace, disk_space, gigabytes
 from groco_cli.engine.feeding import check_batch, decoders, open_training_set, view_loader
+from groco_cli.engine.memory import memory_explained
 from groco_cli.engine.objective import build_loss
 from groco_cli.engine.processes import Processes, joined
 from groco_cli.engine.recipes import better_recipe
@@ -201,29 +202,17 @@ def _tried(
     step.model.train()
     feed = chain(loader.epoch(0), loader.epoch(1))
     others_prepare = decoders(settings.data, processes) > 0
-    with dead_workers_explained():
-        try:
-            step(next(feed), progress=begun / total, rate=rate)
-            views = next(feed) if others_prepare else None
-            started = _now(processes.device)
-            loss, _ = step(views or next(feed), progress=begun / total, rate=rate)
-            seconds = _now(processes.device) - started
-        except torch.OutOfMemoryError as error:
-            raise _too_large(settings, processes) from error
+    with dead_workers_explained(), memory_explained(settings, processes), devices.convolutions_tuned(processes.device):
+        step(next(feed), progress=begun / total, rate=rate)
+        views = next(feed) if others_prepare else None
+        started = _now(processes.device)
+        loss, _ = step(views or next(feed), progress=begun / total, rate=rate)
+        seconds = _now(processes.device) - started
     if not math.isfinite(loss.item()):
         raise GrocoError(
             f"the loss of the first steps is {loss.item()}", "type --precision fp32, or look at the images"
         )
     return seconds, begun, per_epoch
-
-
-def _too_large(settings: PretrainSettings, processes: Processes) -> GrocoError:
-    share = settings.optim.batch_size // processes.world
-    half = max(1, (settings.optim.micro_batch or share) // 2)
-    return GrocoError(
-        f"a step on {share} images does not fit into the memory of {devices.describe(processes.device)}",
-        f"type --micro-batch {half}, a smaller --batch-size, or more --gpus",
-    )
 
 
 def _peak_bytes(device: torch.device) -> int:

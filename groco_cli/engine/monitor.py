@@ -4,10 +4,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from groco_cli import console
 from groco_cli.data.sources import Dataset, thinned
 from groco_cli.distributed.collectives import alone
+from groco_cli.errors import GrocoError
 from groco_cli.evaluation.knn import TEMPERATURE
-from groco_cli.evaluation.protocol import evaluate_knn
+from groco_cli.evaluation.protocol import KNNResult, evaluate_knn
 from groco_cli.models import Encoder
 
 _BANK = 10_000
@@ -32,10 +34,27 @@ class KNNMonitor:
     workers: int
     on_bad_image: str = "error"
 
-    def score(self, encoder: Encoder) -> dict[str, float]:
-        """What goes to metrics.jsonl: k, top1, top5, and the number of images in the bank and among the queries."""
+    def score(self, encoder: Encoder) -> dict[str, float] | None:
+        """What goes to metrics.jsonl: k, top1, top5, and the number of images in the bank and among the queries.
+
+        None, with a warning, where memory is short, FAISS fails or an image cannot be read: no run is to end for that.
+        """
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # FAISS has memory of its own, and cannot take what torch keeps in store
+        try:
+            result = self._evaluated(encoder)
+        except (GrocoError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not _survived(error):
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            console.warn(f"no k-NN score ({reason}); training goes on")
+            return None
+        score = result.scores[self.k]
+        return {"k": self.k, "top1": score.top1, "top5": score.top5, "bank": result.bank, "queries": result.queries}
+
+    def _evaluated(self, encoder: Encoder) -> KNNResult:
         with alone():  # while a run is trained its first process scores
-            result = evaluate_knn(
+            return evaluate_knn(
                 encoder,
                 self.dataset,
                 ks=(self.k,),
@@ -44,8 +63,6 @@ class KNNMonitor:
                 workers=self.workers,
                 on_bad_image=self.on_bad_image,
             )
-        score = result.scores[self.k]
-        return {"k": self.k, "top1": score.top1, "top5": score.top5, "bank": result.bank, "queries": result.queries}
 
 
 def knn_monitor(dataset: Dataset, device: torch.device, workers: int, on_bad_image: str) -> KNNMonitor | None:
@@ -67,3 +84,8 @@ def knn_monitor(dataset: Dataset, device: torch.device, workers: int, on_bad_ima
         return None
     dataset = replace(dataset, train=bank)
     return KNNMonitor(dataset=dataset, k=k, device=device, workers=workers, on_bad_image=on_bad_image)
+
+
+def _survived(error: RuntimeError) -> bool:
+    """Whether memory was short, or FAISS failed, which raises nothing more special: other such errors are mistakes."""
+    return isinstance(error, torch.OutOfMemoryError) or "faiss" in str(error)

@@ -7,11 +7,16 @@ list or pointer that could lie after a crash. Saving changes nothing in the trai
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from groco_cli import console
 from groco_cli.engine.checkpoint import DamagedStateError, TrainingState
+from groco_cli.engine.divergence import likely_cause
 from groco_cli.engine.every import Every
 from groco_cli.engine.methods import Method
 from groco_cli.engine.run_folder import RunFolder
@@ -38,11 +43,11 @@ class Saver:
     def __init__(
         self, settings: PretrainSettings, folder: RunFolder, model: Method, state: TrainingState, per_epoch: int
     ) -> None:
-        self._run, self._epochs, self._per_epoch = settings.run, settings.optim.epochs, per_epoch
+        self._settings, self._per_epoch = settings, per_epoch
+        self._run, self._epochs = settings.run, settings.optim.epochs
         self._folder, self._model, self._state = folder, model, state
         self._every = Every.parse(settings.run.save_every, "--save-every")
         self._saved_at = time.monotonic()
-        self._finite = 0  # the last step up to which every loss was
         self._skipped: set[Path] = set()
         self.kept: int | None = None
 
@@ -66,7 +71,7 @@ class Saver:
                 console.warn(f"skipped {error.message}")
                 self._skipped.add(path)
             else:
-                self.kept = self._finite = self._state.step
+                self.kept = self._state.step
                 return
         if states or self._folder.latest.exists():
             reason = "none of its states is whole" if states else "its state is gone"
@@ -86,7 +91,7 @@ class Saver:
             GrocoError: If the weights are not finite, or a file cannot be written; what was saved before stays.
         """
         if not self._state.is_finite():
-            raise self._diverged(f"the weights are not finite after step {self._state.step}")
+            raise self._diverged("the weights are not finite after", self._state.step)
         try:
             if self._state.step:
                 self._export(self._folder.latest)
@@ -102,20 +107,19 @@ class Saver:
                 f"make room there, then go on with: groco pretrain --resume --output {self._folder.path}",
             ) from error
 
-    def check_loss(self, loss: float) -> None:
-        """Stop a run that has diverged.
+    def check_losses(self, losses: Sequence[Tensor]) -> None:
+        """Stop a run that has diverged; waits for the device.
 
         Args:
-            loss: Mean of a stretch of steps up to now that begins no later than after the last check.
+            losses: Of the last steps up to now, each a scalar.
 
         Raises:
-            GrocoError: If it is not finite.
+            GrocoError: If one is not finite, naming the first such step.
         """
-        if not math.isfinite(loss):
-            first, last = self._finite + 1, self._state.step
-            steps = f"step {last}" if first == last else f"steps {first} to {last}"
-            raise self._diverged(f"the loss is {loss} in {steps}")
-        self._finite = self._state.step
+        found = torch.stack(list(losses)).tolist() if losses else []
+        for step, loss in enumerate(found, self._state.step - len(found) + 1):
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss is {loss} in", step)
 
     def _lasts(self) -> bool:
         """Whether this is the end of an epoch whose checkpoint is never overwritten."""
@@ -141,10 +145,8 @@ class Saver:
                 raise cannot_write(path, error) from error
         self._skipped.clear()
 
-    def _diverged(self, what: str) -> GrocoError:
-        rate = self._state.optimizer.param_groups[0]["lr"]
-        cause, hint = "most likely too high", "lower it (--lr) or lengthen --warmup-epochs"
-        if self._state.scaler.is_enabled():
-            cause, hint = f"{cause}, or the numbers are too large for fp16", f"{hint}, or type --precision bf16"
+    def _diverged(self, what: str, step: int) -> GrocoError:
+        device = next(self._model.parameters()).device
+        cause = likely_cause(self._settings, step, self._per_epoch, device)
         kept = f"{self._folder.latest} of step {self.kept}" if self.kept else "no checkpoint"
-        return GrocoError(f"{what}; the learning rate was {rate:.3g}, {cause}; {kept} is from before", hint)
+        return GrocoError(f"{what} step {step}; {cause.likely}; {kept} is from before", cause.remedy)

@@ -1,7 +1,7 @@
 """Pre-training, from settings to a run's folder; the loop reads top to bottom."""
 
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
@@ -14,13 +14,14 @@ from groco_cli.engine.announcement import announce
 from groco_cli.engine.checkpoint import TrainingState
 from groco_cli.engine.compiling import compiler_explained, uncompiled
 from groco_cli.engine.configuration import to_toml
-from groco_cli.engine.curves import draw_curves
+from groco_cli.engine.curves import Curves
 from groco_cli.engine.feeding import check_batch, decoders, open_training_set, view_loader
+from groco_cli.engine.memory import memory_explained
 from groco_cli.engine.methods import Compared
-from groco_cli.engine.metrics import MetricsLog, NoLog, read_metrics
+from groco_cli.engine.metrics import MetricsLog, NoLog
 from groco_cli.engine.monitor import KNNMonitor, knn_monitor
 from groco_cli.engine.objective import build_loss
-from groco_cli.engine.pace import Pace, Stopwatch
+from groco_cli.engine.pace import Stopwatch
 from groco_cli.engine.processes import Processes, joined
 from groco_cli.engine.report import Report
 from groco_cli.engine.run_folder import RunFolder, new_run_folder
@@ -29,6 +30,7 @@ from groco_cli.engine.schedule import learning_rate
 from groco_cli.engine.settings import PretrainSettings
 from groco_cli.engine.sinks import check_installed, open_sinks
 from groco_cli.engine.step import TrainingStep, build_step
+from groco_cli.errors import GrocoError
 from groco_cli.files import atomic_write
 from groco_cli.losses.statistics import similarity_statistics
 
@@ -47,11 +49,16 @@ def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> 
 
     Raises:
         UsageError: If a setting does not fit the data or the machine.
-        GrocoError: If the data cannot be read, the folder cannot be written to, or the loss is no longer finite.
+        GrocoError: If the data cannot be read, the folder cannot be written to, a step does not fit into memory, or the
+            loss is no longer finite.
         Interrupted: If SIGINT or SIGTERM came; the run is saved and can be resumed.
     """
     check_installed(settings.run.log_to)
-    with joined(settings.run) as processes:
+    with (
+        joined(settings.run) as processes,
+        memory_explained(settings, processes),
+        devices.convolutions_tuned(processes.device),
+    ):
         return _pretrain(settings, resume, processes)
 
 
@@ -75,8 +82,32 @@ def _pretrain(settings: PretrainSettings, resume: RunFolder | None, processes: P
     where = devices.describe(device) + (f", {processes.world} processes" if processes.world > 1 else "")
     announce(settings, dataset, len(loader), loss, folder, step.state.step, f"{where}, {precision}")
     monitor = knn_monitor(dataset, device, decoders(settings.data, processes), settings.data.on_bad_image)
-    _Run(settings, folder, processes, loader, step, saver, monitor).train()
+    epochs = settings.optim.epochs
+    with (
+        dead_workers_explained(),
+        compiler_explained(),
+        closing(_metrics_log(settings, processes, folder, saver)) as metrics,
+        StopRequest() as stop,
+        Report(step.state.step, len(loader) * epochs, epochs) as report,
+    ):
+        curves = Curves(folder.metrics, folder.curves, _title(settings))
+        _Run(settings, folder, processes, loader, step, saver, monitor, metrics, stop, report, curves).train()
     return folder.path
+
+
+def _metrics_log(
+    settings: PretrainSettings, processes: Processes, folder: RunFolder, saver: Saver
+) -> MetricsLog | NoLog:
+    if not processes.is_first:
+        return NoLog()
+    return MetricsLog(folder.metrics, saver.kept, open_sinks(settings, folder.path, saver.kept or 0))
+
+
+def _title(settings: PretrainSettings) -> str:
+    return (
+        f"{settings.recipe}: {settings.model.arch} on {settings.data.data}, {settings.optim.epochs} epochs, "
+        f"batch {settings.optim.batch_size}"
+    )
 
 
 @dataclass
@@ -90,69 +121,72 @@ class _Run:
     step: TrainingStep
     saver: Saver
     monitor: KNNMonitor | None
+    metrics: MetricsLog | NoLog
+    stop: StopRequest
+    report: Report
+    curves: Curves
+    unchecked: list[Tensor] = field(default_factory=list)  # losses that nobody has looked at yet, on their device
 
     @property
     def state(self) -> TrainingState:
         """All that changes while training."""
         return self.step.state
 
+    @property
+    def total(self) -> int:
+        """Steps of the whole run."""
+        return len(self.loader) * self.settings.optim.epochs
+
     def train(self) -> None:
         """The loop: from the state's step to the end, or until asked to stop."""
-        state, run, batch_size = self.state, self.settings.run, self.settings.optim.batch_size
-        first = self.processes.is_first
-        per_epoch, epochs = len(self.loader), self.settings.optim.epochs
-        total = per_epoch * epochs
-        sinks = open_sinks(self.settings, self.folder.path, state.step) if first else []
-        with (
-            dead_workers_explained(),
-            compiler_explained(),
-            closing(MetricsLog(self.folder.metrics, self.saver.kept, sinks) if first else NoLog()) as metrics,
-            StopRequest() as stop,
-            Report(state.step, total, epochs) as report,
-        ):
-            if self.saver.kept is None:
-                if self.monitor:
-                    report.note(f"untrained  {self._score(metrics, 0)}")
-                self._save(metrics)  # a disk that has no room for it is found out now, not in an hour
-            self.step.model.train()
-            for epoch in range(state.step // per_epoch, epochs):
-                stopwatch = Stopwatch(batch_size, self.processes.device)
-                for views in stopwatch.waiting(self.loader.epoch(epoch, start=state.step % per_epoch)):
-                    rate = self._rate(total, per_epoch)
-                    loss, compared = self.step(views, progress=state.step / total, rate=rate)
-                    stopwatch.done(loss)
-                    report.step(state.step)
-                    if state.step % run.log_every == 0:
-                        self._log(metrics, loss, compared, stopwatch.read())
-                        report.pace(stopwatch.read())
-                    if state.step % per_epoch:  # what is due at the end of an epoch comes after its score
-                        self._save_if_due(metrics, stopwatch, stop.signal, total)
-                number, pace = epoch + 1, stopwatch.read()
-                self.saver.check_loss(pace.loss)
-                due = number == epochs or (run.knn_every and number % run.knn_every == 0)
-                knn = self._score(metrics, number) if due else ""
-                report.epoch(number, pace, knn)
-                self._save_if_due(metrics, stopwatch, stop.signal, total)
-        if first:
-            draw_curves(read_metrics(self.folder.metrics), self.folder.curves, self._title())
+        if self.saver.kept is None:
+            if self.monitor:
+                self.report.note(f"untrained  {self._score(0)}")
+            self._save()  # a disk that has no room for it is found out now, not in an hour
+        self.step.model.train()
+        for epoch in range(self.state.step // len(self.loader), self.settings.optim.epochs):
+            self._train_epoch(epoch)
+            if self.processes.is_first:
+                self.curves.redraw()
+        self._draw()
 
-    def _rate(self, total: int, per_epoch: int) -> float:
+    def _train_epoch(self, epoch: int) -> None:
+        """What is left of an epoch, its score, and what is due to be saved within it and at its end."""
+        state, run, per_epoch = self.state, self.settings.run, len(self.loader)
+        stopwatch = Stopwatch(self.settings.optim.batch_size, self.processes.device)
+        for views in stopwatch.waiting(self.loader.epoch(epoch, start=state.step % per_epoch)):
+            loss, compared = self.step(views, progress=state.step / self.total, rate=self._rate())
+            stopwatch.done(loss)
+            self.unchecked.append(loss)
+            self.report.step(state.step)
+            if state.step % run.log_every == 0:
+                self._log(loss, compared, stopwatch)
+            if state.step % per_epoch:  # what is due at the end of an epoch comes after its score
+                self._save_if_due()
+        number, pace = epoch + 1, stopwatch.read()
+        self._check_losses()
+        due = number == self.settings.optim.epochs or (run.knn_every and number % run.knn_every == 0)
+        self.report.epoch(number, pace, self._score(number) if due else "")
+        self._save_if_due()
+
+    def _rate(self) -> float:
         optim = self.settings.optim
         return learning_rate(
             self.state.step,
             peak=optim.peak_learning_rate,
-            warmup_steps=optim.warmup_epochs * per_epoch,
-            total_steps=total,
+            warmup_steps=optim.warmup_epochs * len(self.loader),
+            total_steps=self.total,
         )
 
-    def _log(self, metrics: MetricsLog | NoLog, loss: Tensor, compared: Compared, pace: Pace) -> None:
+    def _log(self, loss: Tensor, compared: Compared, stopwatch: Stopwatch) -> None:
         """Write a line about this step; the one place that waits for the device within an epoch."""
         positive, negative = map(
             self.processes.mean,
             similarity_statistics(compared.anchors, self.settings.views.views, compared.targets),
         )
-        self.saver.check_loss(pace.loss)
-        metrics.write(
+        self._check_losses()
+        pace = stopwatch.read()
+        self.metrics.write(
             "train",
             self.state.step,
             {
@@ -167,8 +201,9 @@ class _Run:
                 **({"overflows": int(self.state.overflows)} if self.state.scaler.is_enabled() else {}),
             },
         )
+        self.report.pace(pace)
 
-    def _score(self, metrics: MetricsLog | NoLog, epoch: int) -> str:
+    def _score(self, epoch: int) -> str:
         """The k-NN score of the curve, where there are labels; the first process's work."""
         score = None
         if self.monitor and self.processes.is_first:
@@ -176,36 +211,45 @@ class _Run:
                 score = self.monitor.score(self.step.model.encoder)
         self.processes.wait()
         if score is None:
-            return ""
-        metrics.write("knn", self.state.step, {"epoch": epoch, **score})
+            return "no k-NN score" if self.monitor else ""
+        self.metrics.write("knn", self.state.step, {"epoch": epoch, **score})
         return f"k-NN {score['top1']:.1%} (k={score['k']})"
 
-    def _save_if_due(self, metrics: MetricsLog | NoLog, stopwatch: Stopwatch, signal: int | None, total: int) -> None:
+    def _check_losses(self) -> None:
+        """Stop a run that has diverged, its curves drawn as far as they go; every process finds the same."""
+        losses, self.unchecked = self.unchecked, []
+        try:
+            self.saver.check_losses(losses)
+        except GrocoError:
+            self._draw()
+            raise
+
+    def _save_if_due(self) -> None:
         """Save when it is time, at the end, and when a signal came: then stop, unless all is done."""
         due = self.processes.is_first and self.saver.due()  # by the first one's clock
-        asked = self.processes.agreed(signal or (_DUE if due else 0))
-        over = self.state.step == total
+        asked = self.processes.agreed(self.stop.signal or (_DUE if due else 0))
+        over = self.state.step == self.total
         if not (asked or over):
             return
-        self.saver.check_loss(stopwatch.read().loss)
-        self._save(metrics)
+        self._check_losses()
+        self._save()
         if asked > _DUE and not over:
+            self._draw()
             raise Interrupted(
-                f"after step {self.state.step} of {total}, saved in {self.folder.path}",
+                f"after step {self.state.step} of {self.total}, saved in {self.folder.path}",
                 f"go on with: groco pretrain --resume --output {self.folder.path}",
                 asked,
             )
 
-    def _save(self, metrics: MetricsLog | NoLog) -> None:
+    def _save(self) -> None:
         """The first process's work."""
         if self.processes.is_first:
-            metrics.sync()
+            self.metrics.sync()
             self.saver.save()
         self.processes.wait()
 
-    def _title(self) -> str:
-        settings = self.settings
-        return (
-            f"{settings.recipe}: {settings.model.arch} on {settings.data.data}, {settings.optim.epochs} epochs, "
-            f"batch {settings.optim.batch_size}"
-        )
+    def _draw(self) -> None:
+        """The first process's work; the others wait, or would be the first to tell why the run ends."""
+        if self.processes.is_first:
+            self.curves.draw()
+        self.processes.wait()

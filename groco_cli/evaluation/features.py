@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from groco_cli import devices
+from groco_cli import console, devices
 from groco_cli.data.loader import evaluation_batches
 from groco_cli.data.pool import dead_workers_explained
 from groco_cli.data.sources import Source, pick
@@ -91,7 +91,7 @@ def feature_batches(
         transform: How they are shown.
         device: Where to compute.
         workers: Processes that decode.
-        batch_size: Images a forward pass.
+        batch_size: Images a forward pass; halved, with a note, where they do not fit into memory.
         on_bad_image: "error", or "skip" to leave out images that cannot be decoded.
         precision: Of the forward pass: "fp32", "bf16" or "fp16".
 
@@ -100,22 +100,52 @@ def feature_batches(
         the CPU.
 
     Raises:
-        GrocoError: If an image cannot be decoded, a feature is not finite, or a worker died.
+        GrocoError: If an image cannot be decoded, a feature is not finite, a worker died, or not even a single image
+            fits into memory.
     """
     training = encoder.training
     encoder.to(device).eval()
+    encode = _Encode(encoder, batch_size, device, precision)
     batches = evaluation_batches(
         source, transform, batch_size=batch_size, device=device, workers=workers, on_bad_image=on_bad_image
     )
     try:
         with dead_workers_explained():
             for numbers, images in batches:
-                with torch.inference_mode(), devices.autocast(device, precision):
-                    features = encoder(images).float().cpu()
+                features = encode(images)
                 _check_finite(features, numbers, source)
                 yield numbers, features
     finally:
         encoder.train(training)
+
+
+class _Encode:
+    """Encodes images, as many at once as memory holds: halves of those that do not fit, and so for all that follow."""
+
+    def __init__(self, encoder: Encoder, at_once: int, device: torch.device, precision: str) -> None:
+        self._encoder, self._at_once, self._device, self._precision = encoder, at_once, device, precision
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features [B, feature_dim] of images [B, 3, crop, crop], on the CPU in float32."""
+        while (features := self._tried(images)) is None:
+            self._at_once = min(self._at_once, len(images)) // 2
+            torch.cuda.empty_cache()
+            console.note(f"{self._device}: no memory for so many images at once; going on with {self._at_once}")
+        return features
+
+    @torch.inference_mode()
+    def _tried(self, images: Tensor) -> Tensor | None:
+        """None where they do not fit; what was computed on the way is free again by then."""
+        try:
+            with devices.autocast(self._device, self._precision):
+                return torch.cat([self._encoder(part).float().cpu() for part in torch.split(images, self._at_once)])
+        except torch.OutOfMemoryError as error:
+            if min(self._at_once, len(images)) == 1:
+                raise GrocoError(
+                    f"{devices.describe(self._device)} has no memory for a single image",
+                    "stop what else uses it, or type --device cpu",
+                ) from error
+            return None
 
 
 def _check_finite(features: Tensor, numbers: Tensor, source: Source) -> None:

@@ -163,12 +163,16 @@ def train(
         str | None,
         typer.Option(metavar="PATH|NAME", help="Images to feed it with.", show_default="generated on the device"),
     ] = None,
-    arch: Annotated[str | None, options.setting("Backbone, by its timm or torchvision name.", metavar="NAME")] = None,
-    batch_size: Annotated[int | None, options.setting("Images per step.", metavar="N")] = None,
+    arch: options.Arch = None,
+    forward: options.Forward = None,
+    batch_size: options.BatchSize = None,
+    micro_batch: options.MicroBatch = None,
+    views: options.Views = None,
     image_size: options.ImageSize = None,
     repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Steps that each figure is taken of.")] = 10,
     device: options.DeviceSetting = None,
     precision: options.Precision = None,
+    compile: options.Compile = None,
     data_root: options.DataRoot = None,
     workers: options.Workers = None,
     as_json: options.Json = False,
@@ -176,7 +180,8 @@ def train(
     """Measure a training step here, part by part, and against a bare loop of torch.
 
     Three passes: the loop as it trains; its parts, each waited for; and groco's step in turn with that of a bare loop
-    with the same networks, loss, optimiser, precision and views.
+    with the same networks, loss, optimiser, precision and views. That has no micro-batches: with --micro-batch groco's
+    step is measured alone.
     """
     changes = {name: value for name, value in locals().items() if name not in ("recipe", "repeats", "as_json")}
 
@@ -191,7 +196,10 @@ def train(
         "recipe": recipe,
         "arch": settings.model.arch,
         "views": str(settings.views),
+        "forward": settings.method.forward,
         "batch_size": batch,
+        "micro_batch": settings.optim.micro_batch,
+        "compile": settings.run.compile,
         "data": speed.data,
         "device": speed.device,
         "precision": speed.precision,
@@ -203,14 +211,15 @@ def train(
     rows += [
         ["= one after the other", f"{waited * 1e3:.1f}", "", f"{batch / waited:,.1f}"],
         ["groco's step", f"{speed.step * 1e3:.1f}", "", f"{batch / speed.step:,.1f}"],
-        ["the bare loop's", f"{speed.bare * 1e3:.1f}", "", f"{batch / speed.bare:,.1f}"],
+        *([["the bare loop's", f"{speed.bare * 1e3:.1f}", "", f"{batch / speed.bare:,.1f}"]] if speed.bare else []),
         ["the loop as it trains", "", "", f"{speed.pace.images_per_second:,.1f}"],
     ]
+    against = f"groco's step takes {speed.ratio:.3f} times the bare loop's; " if speed.ratio else ""
     shown = console.titled(
         f"{recipe}: {facts['arch']}, {facts['views']}, batch {batch}, {speed.precision}, {speed.data}",
         console.table(["part", "ms per step", "share", "images/s"], rows),
-        f"groco's step takes {speed.ratio:.3f} times the bare loop's; training waits {speed.pace.waiting:.0%} of the "
-        f"time for data; {speed.device}{memory}; medians of {repeats}",
+        f"{against}training waits {speed.pace.waiting:.0%} of the time for data; {speed.device}{memory}; "
+        f"medians of {repeats}",
     )
     measured = {
         "parts": {part: {"seconds": speed.parts[part], "share": share} for part, share in shares.items()},

@@ -25,7 +25,7 @@ def pretrain(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, take no more than two steps, keep nothing.")
     ] = False,
-    arch: Annotated[str | None, setting("Backbone, by its timm or torchvision name.", metavar="NAME")] = None,
+    arch: options.Arch = None,
     stem: Annotated[
         str | None, setting("Stem of a ResNet: imagenet, or small for pictures of about 32 pixels.", metavar="NAME")
     ] = None,
@@ -43,9 +43,7 @@ def pretrain(
         bool | None,
         setting("Freeze the patch embedding of mocov3's ViT.", "--freeze-patches/--no-freeze-patches"),
     ] = None,
-    forward: Annotated[
-        str | None, setting("Forward passes: joint, all views in one, or per-view, one per view.", metavar="NAME")
-    ] = None,
+    forward: options.Forward = None,
     loss: Annotated[str | None, setting("Loss: groco, infonce or triplet.", metavar="NAME")] = None,
     num_negatives: Annotated[int | None, setting("Strongest negatives per anchor.", "--negatives", metavar="N")] = None,
     beta: Annotated[float | None, setting("Inverse temperature β of groco's relaxed swaps.", metavar="X")] = None,
@@ -76,11 +74,8 @@ def pretrain(
     temperature: Annotated[float | None, setting("Temperature of infonce.", metavar="X")] = None,
     margin: Annotated[float | None, setting("Margin of triplet; may be inf.", metavar="X")] = None,
     epochs: Annotated[int | None, setting("Passes over the training images.", metavar="N")] = None,
-    batch_size: Annotated[int | None, setting("Images per step, over all processes and machines.", metavar="N")] = None,
-    micro_batch: Annotated[
-        int | None,
-        setting("Images that a process encodes at once, to save memory; 0: its whole part of the batch.", metavar="N"),
-    ] = None,
+    batch_size: options.BatchSize = None,
+    micro_batch: options.MicroBatch = None,
     optimizer: Annotated[str | None, setting("Optimiser: sgd, lars or adamw.", metavar="NAME")] = None,
     learning_rate: Annotated[float | None, setting("Learning rate for a batch of 256.", "--lr", metavar="LR")] = None,
     lr_scaling: Annotated[
@@ -148,9 +143,7 @@ def pretrain(
     ] = None,
     device: options.DeviceSetting = None,
     precision: options.Precision = None,
-    compile: Annotated[
-        bool | None, setting("Compile the networks with torch.compile.", "--compile/--no-compile")
-    ] = None,
+    compile: options.Compile = None,
     data_root: options.DataRoot = None,
     workers: options.Workers = None,
     seed: options.Seed = None,

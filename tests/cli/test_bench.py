@@ -118,6 +118,19 @@ def test_a_training_step_can_be_fed_with_images(call_groco):
         assert word in shown.stdout
 
 
+def test_a_training_step_is_measured_as_a_run_would_take_it(call_groco):
+    typed = ("--views", "3", "--forward", "per-view", "--micro-batch", "8", "--no-compile")
+    shown = call_groco("bench", "train", *TINY_STEP, *typed, "--json")
+    assert shown.returncode == 0, shown.stderr
+    result = json.loads(shown.stdout)
+    assert [result[name] for name in ("views", "forward", "micro_batch", "compile")] == ["3×32", "per-view", 8, False]
+    assert result["step"]["groco_seconds"] > 0
+    assert result["step"]["ratio"] is None
+    table = call_groco("bench", "train", *TINY_STEP, *typed).stdout
+    assert "groco's step" in table
+    assert "bare" not in table
+
+
 @pytest.mark.parametrize(
     ("typed", "what", "remedy"),
     [

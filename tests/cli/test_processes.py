@@ -155,6 +155,17 @@ def test_an_error_of_one_process_names_it_and_ends_the_others(tmp_path, picture_
     assert "Traceback" not in said
 
 
+def test_a_resnet_trains_in_bf16(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    typed = (*TINY, "--arch", "test_resnet", "--precision", "bf16", "--epochs", "1", "--processes", "2")
+    process = start(*typed, "--output", str(run.path))
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert len(losses(run)) == 5
+    statistics = [tensor for name, tensor in load_file(run.latest).items() if name.endswith("running_var")]
+    assert {tensor.dtype for tensor in statistics} == {torch.float32}
+
+
 def test_torchrun_is_joined(tmp_path):
     run = RunFolder(tmp_path / "run")
     made = subprocess.run(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from groco_cli.engine import trainer
+from groco_cli.engine import curves, trainer
 from groco_cli.engine.configuration import override
 from groco_cli.engine.recipes import RECIPES
 from groco_cli.engine.settings import PretrainSettings
@@ -36,6 +36,6 @@ def tiny(tmp_path: Path) -> PretrainSettings:
 def quick(tiny: PretrainSettings, monkeypatch: pytest.MonkeyPatch) -> PretrainSettings:
     """Two epochs of three steps of the smallest network there is, without scores and picture."""
     monkeypatch.setattr(trainer, "knn_monitor", lambda *_: None)
-    monkeypatch.setattr(trainer, "draw_curves", lambda *_: None)
+    monkeypatch.setattr(curves, "draw_curves", lambda *_: None)
     changes = {"model": {"arch": "test_resnet"}, "optim": {"epochs": 2, "learning_rate": 0.1}}
     return override(tiny, changes, "test")

@@ -30,17 +30,24 @@ def measured(model: nn.Module, pictures: Tensor) -> dict[str, Tensor]:
     for _ in range(2):
         model.zero_grad()
         output = model(pictures)
-        output.sin().mean().backward()
+        output.double().sin().mean().backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     return {"output": output.detach(), **gradients, **dict(model.named_buffers())}
 
 
+def measured_in_bf16(model: nn.Module, pictures: Tensor) -> dict[str, Tensor]:
+    """Likewise with weights in float32 and activations in bfloat16: what `--precision bf16` makes of a network."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return measured(model.float(), pictures.float())
+
+
 def one_of_two(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    model = network()
-    with_common_statistics(model, torch.device("cpu"))
+    model = with_common_statistics(network(), torch.device("cpu"))
     result = measured(model, images().chunk(2)[rank])
     result["evaluated"] = model.eval()(images())
+    in_bf16 = measured_in_bf16(with_common_statistics(network(), torch.device("cpu")), images().chunk(2)[rank])
+    result |= {f"bf16 {name}": value for name, value in in_bf16.items()}
     torch.save({name: value.detach() for name, value in result.items()}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -62,6 +69,20 @@ def test_two_processes_equal_one(halves):
         assert torch.equal(halves[0][name], halves[1][name])
         torch.testing.assert_close(halves[0][name], buffer)
     torch.testing.assert_close(halves[0]["evaluated"], model.eval()(images()))
+
+
+def test_two_processes_equal_one_in_bf16_and_keep_their_statistics_in_float32(halves):
+    model = network()
+    whole = measured_in_bf16(model, images())
+    halves = [{name: half[f"bf16 {name}"] for name in whole} for half in halves]
+    near = {"atol": 2e-2, "rtol": 2e-2}  # bfloat16 keeps eight bits
+    assert halves[0]["output"].dtype == whole["output"].dtype == torch.bfloat16
+    torch.testing.assert_close(torch.cat([half["output"] for half in halves]), whole["output"], **near)
+    for name, _ in model.named_parameters():
+        torch.testing.assert_close((halves[0][name] + halves[1][name]) / 2, whole[name], **near)
+    for name, buffer in model.named_buffers():
+        assert torch.equal(halves[0][name], halves[1][name])
+        torch.testing.assert_close(halves[0][name], buffer, **near)  # the type too
 
 
 def test_the_processes_own_statistics_would_differ(halves):

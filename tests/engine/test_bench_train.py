@@ -7,9 +7,12 @@ import sys
 import pytest
 import torch
 
+from groco_cli.engine import bench_train as bench
+from groco_cli.engine import step
 from groco_cli.engine.bare_loop import BareLoop
 from groco_cli.engine.bench_train import bench_train, passes
 from groco_cli.engine.configuration import override
+from groco_cli.engine.methods import Siamese
 from groco_cli.engine.objective import build_loss
 from groco_cli.engine.processes import Processes
 from groco_cli.engine.step import PARTS, build_step
@@ -24,8 +27,10 @@ ALONE = Processes(device=torch.device("cpu"))
         {},
         {"views": {"local_views": 2, "local_size": 16}, "optim": {"optimizer": "lars"}},
         {"method": {"method": "mocov3"}},
+        {"method": {"forward": "per-view"}},
+        {"method": {"forward": "per-view", "method": "mocov3"}},
     ],
-    ids=["siamese", "multi-crop", "mocov3"],
+    ids=["siamese", "multi-crop", "mocov3", "per-view", "mocov3-per-view"],
 )
 def test_the_bare_loop_takes_the_same_steps_as_groco_s(quick, changes):
     settings = override(quick, changes, "test")
@@ -53,6 +58,23 @@ def test_every_part_is_measured_and_training_leaves_nothing_behind(quick, tmp_pa
     assert (speed.precision, speed.peak_bytes) == ("fp32", None)
     assert len(told) == passes(2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bare_loop_has_no_micro_batches_so_that_groco_s_step_is_measured_alone(quick):
+    told = []
+    settings = override(quick, {"optim": {"micro_batch": 8}}, "test")
+    speed = bench_train(settings, generated=True, repeats=1, advance=lambda: told.append(1))
+    assert speed.step > 0
+    assert (speed.bare, speed.ratio) == (None, None)
+    assert len(told) == passes(1)
+
+
+def test_compiled_networks_are_measured_against_compiled_ones(quick, monkeypatch):
+    compiled: list[object] = []
+    for module in (bench, step):
+        monkeypatch.setattr(module, "compile_networks", lambda model: compiled.append(type(model)))
+    bench_train(override(quick, {"run": {"compile": True}}, "test"), generated=True, repeats=1)
+    assert compiled == [Siamese, Siamese]
 
 
 def test_more_steps_than_an_epoch_of_real_images_has_are_no_trouble(quick, picture_folder):

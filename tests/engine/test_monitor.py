@@ -3,12 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
+import faiss
+import numpy as np
 import pytest
 import torch
 
+from groco_cli import console
 from groco_cli.data.sources import Dataset, MemorySource, first, open_dataset, pick
 from groco_cli.engine import monitor
 from groco_cli.engine.monitor import KNNMonitor, knn_monitor
+from groco_cli.errors import GrocoError
 from groco_cli.evaluation.protocol import evaluate_knn, pixels
 from groco_cli.models import EncoderMetadata
 
@@ -56,3 +60,53 @@ def test_without_labels_or_with_one_class_there_is_no_score():
     assert monitor_of(Dataset("noise", labelled, unlabelled)) is None
     assert monitor_of(Dataset("noise", of_one, None)) is None
     assert monitor_of(Dataset("noise", first(labelled, 1), None)) is None
+
+
+def of_faiss() -> None:
+    """What FAISS truly raises: here, as no list was trained."""
+    faiss.IndexIVFFlat(faiss.IndexFlatL2(4), 4, 3).add(np.zeros((3, 4), np.float32))
+
+
+def raising(error: Exception) -> None:
+    raise error
+
+
+SHORT = [
+    (
+        lambda: raising(torch.OutOfMemoryError("CUDA out of memory.\nTried")),
+        "OutOfMemoryError: CUDA out of memory. Tried",
+    ),
+    (lambda: raising(MemoryError("std::bad_alloc")), "MemoryError: std::bad_alloc"),
+    (lambda: raising(GrocoError("cannot decode 7.png")), "GrocoError: cannot decode 7.png"),
+    (of_faiss, "RuntimeError: Error in virtual void faiss::"),
+]
+
+
+@pytest.mark.parametrize(("fail", "reason"), SHORT, ids=["cuda", "host", "groco", "faiss"])
+def test_a_score_that_cannot_be_had_is_a_warning_of_one_line(monkeypatch, fail, reason):
+    warned: list[str] = []
+    monkeypatch.setattr(console, "warn", warned.append)
+    monkeypatch.setattr(monitor, "evaluate_knn", lambda *_, **__: fail())
+    assert monitor_of(Dataset("noise", noise(12), None)).score(pixels(SMALL)) is None
+    (line,) = warned
+    assert line.startswith(f"no k-NN score ({reason}")
+    assert line.endswith("; training goes on")
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("mistake", [RuntimeError("sizes do not match"), TypeError("no such argument"), KeyError(20)])
+def test_a_mistake_in_the_program_is_not_hidden(monkeypatch, mistake):
+    monkeypatch.setattr(monitor, "evaluate_knn", lambda *_, **__: raising(mistake))
+    with pytest.raises(type(mistake)):
+        monitor_of(Dataset("noise", noise(12), None)).score(pixels(SMALL))
+
+
+@pytest.mark.parametrize(("device", "released"), [("cuda", 1), ("cpu", 0)])
+def test_what_torch_keeps_of_a_gpu_s_memory_is_released_before_faiss_needs_it(monkeypatch, device, released):
+    told: list[str] = []
+    monkeypatch.setattr(console, "warn", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: told.append("released"))
+    monkeypatch.setattr(monitor, "evaluate_knn", lambda *_, **__: told.append("scored") or raising(MemoryError()))
+    made = monitor_of(Dataset("noise", noise(12), None))
+    replace(made, device=torch.device(device)).score(pixels(SMALL))
+    assert told == ["released"] * released + ["scored"]

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from groco_cli import console
 from groco_cli.distributed.interrupt import Interrupted
-from groco_cli.engine import pretrain
+from groco_cli.engine import curves, pretrain
 from groco_cli.engine.configuration import override, resume_settings
 from groco_cli.engine.metrics import read_metrics
 from groco_cli.engine.report import Report
@@ -122,6 +123,7 @@ def test_a_damaged_state_is_refused(tiny, monkeypatch):
 def test_a_diverging_run_stops_and_keeps_its_last_checkpoint(tiny):
     with pytest.raises(GrocoError, match="the loss is nan") as caught:
         pretrain(override(tiny, {"optim": {"learning_rate": 1e30, "epochs": 8}}, "test"))
+    assert "times the recipe's, " in caught.value.message
     assert "--lr" in caught.value.hint
     folder = RunFolder(Path(tiny.run.output))
     if folder.latest.exists():
@@ -179,3 +181,55 @@ def test_images_without_labels_train_without_knn(tiny, tmp_path):
     run = RunFolder(pretrain(settings))
     assert {line["kind"] for line in read_metrics(run.metrics)} == {"train"}
     assert run.curves.exists()
+
+
+def drawn_lines(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many lines of metrics each drawing of the curves showed."""
+    drawn: list[int] = []
+
+    def draw(metrics: list[object], path: Path, title: str) -> None:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        drawn.append(len(metrics))
+
+    monkeypatch.setattr(curves, "draw_curves", draw)
+    return drawn
+
+
+def test_the_curves_are_there_after_the_first_epoch_of_an_unfinished_run(quick, monkeypatch):
+    drawn, seen = drawn_lines(monkeypatch), []
+    monkeypatch.setattr(curves, "_SHARE", float("inf"))
+    picture, step = RunFolder(Path(quick.run.output)).curves, Report.step
+
+    def reported(self: Report, now: int) -> None:
+        seen.append(picture.exists())
+        step(self, now)
+
+    monkeypatch.setattr(Report, "step", reported)
+    pretrain(quick)
+    assert seen == [False] * 3 + [True] * 3
+    assert drawn == [3, 6]
+
+
+def test_the_curves_go_as_far_as_a_run_that_was_stopped(quick, monkeypatch):
+    drawn = drawn_lines(monkeypatch)
+    stop_at(monkeypatch, 2)
+    with pytest.raises(Interrupted):
+        pretrain(quick)
+    assert drawn == [2]
+
+
+def test_the_curves_go_as_far_as_a_run_that_diverged(quick, monkeypatch):
+    drawn = drawn_lines(monkeypatch)
+    with pytest.raises(GrocoError, match="the loss is nan in step"):
+        pretrain(override(quick, {"optim": {"learning_rate": 1e30}}, "test"))
+    assert drawn[-1] == len(read_metrics(RunFolder(Path(quick.run.output)).metrics))
+
+
+def test_no_picture_is_worth_a_run(quick, monkeypatch):
+    warned: list[str] = []
+    monkeypatch.setattr(console, "warn", warned.append)
+    monkeypatch.setattr(curves, "draw_curves", lambda *_: 1 / 0)
+    assert RunFolder(pretrain(quick)).latest.exists()
+    assert warned
+    assert all("curves.png could not be drawn (ZeroDivisionError: division by zero)" in line for line in warned)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from groco_cli import console
 from groco_cli.data.sources import FileSource, MemorySource
 from groco_cli.errors import GrocoError
 from groco_cli.evaluation.features import extract_features
@@ -112,3 +113,37 @@ def test_the_first_picture_whose_feature_is_not_finite_is_told(noise):
     metadata = EncoderMetadata(arch="damaged", image_size=32, resize=32, mean=(0.0,) * 3, std=(1.0,) * 3)
     with pytest.raises(GrocoError, match="feature of image 6 is not finite"):
         extracted(Encoder(Damaged(), 5, metadata), source, batch_size=4)
+
+
+class Narrow(nn.Module):
+    """Flattens at most so many images at once, for want of memory for more; counts what it was given."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room, self.given = room, []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.given.append(len(images))
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return images.flatten(1)
+
+
+@pytest.mark.parametrize(("room", "given"), [(8, [8, 2]), (7, [8, 4, 4, 2]), (1, [8, 4, 2, *[1] * 8, 1, 1])])
+def test_images_that_do_not_fit_are_halved_aloud_and_so_are_all_that_follow(noise, monkeypatch, room, given):
+    noted: list[str] = []
+    monkeypatch.setattr(console, "note", noted.append)
+    narrow, source = Narrow(room), noise(10)
+    metadata = EncoderMetadata(arch="narrow", image_size=32, resize=32)
+    features = extracted(Encoder(narrow, 3 * 32 * 32, metadata), source, batch_size=8)
+    assert torch.equal(features, extracted(Encoder(nn.Flatten(), 3 * 32 * 32, metadata), source))
+    assert narrow.given == given
+    assert [line.rpartition(" ")[2] for line in noted] == {8: [], 7: ["4"], 1: ["4", "2", "1"]}[room]
+
+
+def test_where_not_even_one_image_fits_it_is_an_error_of_one_line(noise, monkeypatch):
+    monkeypatch.setattr(console, "note", lambda _: None)
+    encoder = Encoder(Narrow(0), 3 * 32 * 32, EncoderMetadata(arch="narrow", image_size=32, resize=32))
+    with pytest.raises(GrocoError, match="no memory for a single image") as caught:
+        extracted(encoder, noise(3), batch_size=2)
+    assert "--device cpu" in caught.value.hint
