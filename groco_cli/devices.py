@@ -97,10 +97,14 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_workers(device: torch.device) -> int:
+def default_workers(device: torch.device, sharing: int = 1) -> int:
     """Worker processes where none are asked for: all cores but one beside a GPU, none beside a CPU's own work.
 
     Threads that compute on a CPU wait for each other actively, and a worker that takes the core of one makes all wait:
     decoding in between is much faster.
+
+    Args:
+        device: What the process that they decode for computes on.
+        sharing: How many such processes share the cores that it sees.
     """
-    return 0 if device.type == "cpu" else max(1, min(16, usable_cores() - 1))
+    return 0 if device.type == "cpu" else max(1, min(16, usable_cores() // sharing - 1))

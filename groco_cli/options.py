@@ -71,7 +71,13 @@ DataRoot = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", metavar="N", min=0, help="Processes that decode images.", show_default="from the cores"),
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=0,
+        help="Processes that decode images; for each of --gpus or --processes, where there are several.",
+        show_default="from the cores",
+    ),
 ]
 
 # Features kept on disk: `groco_cli.evaluation.feature_cache`.

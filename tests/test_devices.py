@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from groco_cli import devices
 from groco_cli.devices import (
     PRECISIONS,
     autocast,
@@ -101,6 +102,11 @@ def test_products_are_computed_in_the_precision(precision: str, expected: torch.
     with autocast(CPU, precision):
         assert (matrix @ matrix).dtype == expected
     assert (matrix @ matrix).dtype == torch.float32
+
+
+def test_processes_that_share_cores_divide_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(devices, "usable_cores", lambda: 96)
+    assert [default_workers(CUDA, sharing) for sharing in (1, 4, 8, 96)] == [16, 16, 11, 1]
 
 
 def test_a_cpu_decodes_by_itself_and_a_gpu_has_workers():

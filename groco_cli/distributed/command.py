@@ -16,12 +16,11 @@ def over_processes(command: Callable[..., None]) -> Callable[..., None]:
 
     Args:
         command: With the options `device`, `gpus`, `processes` and `workers`; it is given the device that is this
-            process's own, and its part of the workers where none were asked for.
+            process's own, and the workers that it may have where none were asked for.
     """
 
     @wraps(command)
     def typed(**given: Any) -> None:
-        from groco_cli.devices import default_workers
         from groco_cli.distributed.launch import LaunchSettings, started
         from groco_cli.distributed.peers import joined
 
@@ -31,7 +30,7 @@ def over_processes(command: Callable[..., None]) -> Callable[..., None]:
             return
         with joined(wanted) as peers, _stopped_in_one_voice(peers.rank, peers.world):
             if given.get("workers") is None:
-                given["workers"] = peers.workers(default_workers(peers.device))
+                given["workers"] = peers.workers
             command(**given | {"device": str(peers.device)})
 
     return typed

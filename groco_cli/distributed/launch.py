@@ -6,23 +6,28 @@ environment. docs/cluster.md shows each way.
 
 import logging
 import os
-import re
 import signal
+import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import torch
 
-from groco_cli import devices
+from groco_cli import console, devices
+from groco_cli.distributed.deaths import killed
+from groco_cli.distributed.place import Place, place
 from groco_cli.errors import GrocoError, UsageError, first_line
 
+if TYPE_CHECKING:
+    from torch.distributed.launcher.api import LaunchConfig
+
 STOP_FILE = "GROCO_STOP_FILE"  # names the file that holds the signal's number, once the launcher got one
-_FIRST_PORT, _PORTS = 20_000, 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,53 +69,10 @@ class LaunchSettings:
                 f"--nodes {self.nodes} need a place to meet", "type --rdzv HOST:29400, HOST being one of them"
             )
         host, _, port = self.rdzv.rpartition(":")
-        if self.rdzv and not (host and port.isdecimal()):
+        if self.rdzv and not (host and port.isdecimal() and int(port) < 2**16):
             raise UsageError(
                 f"--rdzv {self.rdzv} is no HOST:PORT", f"type --rdzv {self.rdzv.strip(':') or 'HOST'}:29400"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """This process's place among those that were started together.
-
-    Args:
-        rank: Its number among all, from 0.
-        local_rank: Its number on its machine, from 0.
-        world: How many there are.
-        sharing: How many share the cores that this one sees.
-        meeting: Where they meet, as `torch.distributed.rendezvous` wants it.
-    """
-
-    rank: int
-    local_rank: int
-    world: int
-    sharing: int
-    meeting: str
-
-
-def place(environment: Mapping[str, str]) -> Place | None:
-    """The place that torchrun or srun gave this process; None where it was started by itself.
-
-    Args:
-        environment: Its environment variables.
-
-    Raises:
-        UsageError: If they contradict themselves.
-    """
-    try:
-        if "RANK" in environment and "WORLD_SIZE" in environment:
-            return _of_torchrun(environment)
-        if _is_task_of_srun(environment):
-            return _of_srun(environment)
-    except KeyError as error:
-        raise UsageError(
-            f"this process is one of several, but {error.args[0]} is not set",
-            "start it by torchrun or srun, or unset RANK and SLURM_PROCID",
-        ) from error
-    except ValueError as error:
-        raise UsageError(f"torchrun's or srun's variables cannot be read ({error})", "see docs/cluster.md") from error
-    return None
 
 
 def processes_wanted(wanted: LaunchSettings) -> int:
@@ -135,13 +97,40 @@ def processes_wanted(wanted: LaunchSettings) -> int:
     return wanted.gpus
 
 
-def started(wanted: LaunchSettings, environment: Mapping[str, str] = os.environ, *, patient: bool = True) -> bool:
+def check_world(wanted: LaunchSettings, here: Place) -> None:
+    """Check that torchrun or srun started as many as are wanted, where a number is.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    option, each = ("--gpus", wanted.gpus) if wanted.gpus else ("--processes", wanted.processes)
+    wants_none = not wanted.gpus and each * wanted.nodes == 1
+    if wants_none or each * wanted.nodes == here.world:
+        return
+    said = f"{option} {each}" + f" on each of --nodes {wanted.nodes}" * (wanted.nodes > 1)
+    fits = f"{option} {here.world // wanted.nodes}" + f" --nodes {wanted.nodes}" * (wanted.nodes > 1)
+    if here.world % wanted.nodes:
+        fits = f"{option} {here.world} --nodes 1"
+    raise UsageError(
+        f"{said} makes {each * wanted.nodes}, and torchrun or srun started {here.world}",
+        f"have it start {each * wanted.nodes}, or type {fits}",
+    )
+
+
+def started(
+    wanted: LaunchSettings,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    patient: bool = True,
+    also: Sequence[str] = (),
+) -> bool:
     """Run this very command in as many processes as are wanted, if they are not there yet.
 
     Args:
         wanted: Says how many, and on how many machines.
         environment: Says whether this process is one of them.
         patient: Whether a first Ctrl-C waits for them to end by themselves; else they are ended at once.
+        also: Options that they are given besides those that were typed: what this process decided for all.
 
     Returns:
         Whether they were started here, and are done; False where this process should do the work.
@@ -156,90 +145,72 @@ def started(wanted: LaunchSettings, environment: Mapping[str, str] = os.environ,
     count = processes_wanted(wanted)
     if count * wanted.nodes == 1:
         return False
-    _start(wanted, count, patient=patient)
+    _start(wanted, count, patient=patient, also=also)
     return True
 
 
-def _of_torchrun(environment: Mapping[str, str]) -> Place:
-    return Place(
-        rank=int(environment["RANK"]),
-        local_rank=int(environment["LOCAL_RANK"]),
-        world=int(environment["WORLD_SIZE"]),
-        sharing=int(environment.get("LOCAL_WORLD_SIZE", "1")),
-        meeting="env://" if environment["MASTER_ADDR"] and environment["MASTER_PORT"] else "",
-    )
-
-
-def _is_task_of_srun(environment: Mapping[str, str]) -> bool:
-    """Whether srun started this process; the script that sbatch runs has most of its variables too, but no step."""
-    in_the_script = environment.get("ENVIRONMENT") == "BATCH" and "SLURM_STEP_ID" not in environment
-    return "SLURM_PROCID" in environment and "SLURM_NTASKS" in environment and not in_the_script
-
-
-def _of_srun(environment: Mapping[str, str]) -> Place:
-    # The task of rank 0 runs on the step's first machine.
-    machines = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST")
-    address = first_host(machines) if machines else environment["SLURM_LAUNCH_NODE_IPADDR"]
-    # A port that all tasks agree upon, and that two jobs on a machine seldom share.
-    own = int(environment.get("SLURM_JOB_ID", "0")) + int(environment.get("SLURM_STEP_ID", "0"))
-    port = environment.get("MASTER_PORT", str(_FIRST_PORT + own % _PORTS))
-    return Place(
-        rank=int(environment["SLURM_PROCID"]),
-        local_rank=int(environment["SLURM_LOCALID"]),
-        world=int(environment.get("SLURM_STEP_NUM_TASKS", environment["SLURM_NTASKS"])),
-        sharing=1,  # each task has cores of its own
-        meeting=f"tcp://{environment.get('MASTER_ADDR', address)}:{port}",
-    )
-
-
-def first_host(machines: str) -> str:
-    """The first of SLURM's list of machines.
-
-    >>> first_host("gpu[03-05,9],login1"), first_host("rack[1-2]n[08-09]"), first_host("alone")
-    ('gpu03', 'rack1n08', 'alone')
-    """
-    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", machines)
-    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", first.group() if first else "")
-
-
-def _start(wanted: LaunchSettings, count: int, *, patient: bool) -> None:
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+def _start(wanted: LaunchSettings, count: int, *, patient: bool, also: Sequence[str]) -> None:
+    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.elastic.rendezvous import RendezvousError
+    from torch.distributed.launcher.api import elastic_launch
 
     # Each process tells its own error; what the launcher would add is a page long.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL + 1)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, devices.usable_cores() // count)))
+    if wanted.rdzv:
+        _check_host(wanted.rdzv)
+        console.note(f"meeting    at {wanted.rdzv}, waiting {wanted.process_timeout} minutes at most")
     with TemporaryDirectory(prefix="groco-") as folder, _stop_is_passed_on(Path(folder) / "stop", patient):
-        config = LaunchConfig(
-            min_nodes=wanted.nodes,
-            max_nodes=wanted.nodes,
-            nproc_per_node=count,
-            run_id="groco",
-            rdzv_backend="c10d",
-            rdzv_endpoint=wanted.rdzv or "localhost:0",
-            local_addr=None if wanted.rdzv else "localhost",
-            max_restarts=0,
-            signals_to_handle="SIGHUP,SIGQUIT",  # the others are handled here
-            logs_specs=DefaultLogsSpecs(log_dir=folder),
-        )
+        launch = elastic_launch(_elastic(wanted, count, folder), sys.executable)
         try:
-            elastic_launch(config, sys.executable)("-m", "groco_cli", *sys.argv[1:])
+            launch("-m", "groco_cli", *sys.argv[1:], *also)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
             if failure.exitcode > 0:
                 raise SystemExit(failure.exitcode) from None  # it has said why
-            raise GrocoError(
-                f"process {rank} was killed ({failure.signal_name()})",
-                "often memory runs out: type fewer --workers, or train with a smaller --batch-size and --resume",
-            ) from None
+            raise killed(rank, -failure.exitcode) from None
         except SignalException as error:
             raise SystemExit(128 + error.sigval) from None
-        except (torch.distributed.DistError, RuntimeError) as error:
+        except (RendezvousError, RuntimeError) as error:
+            why = first_line(error.__cause__ or error)
             raise GrocoError(
-                f"the machines did not find each other at {wanted.rdzv or 'localhost'} ({first_line(error)})",
+                f"the machines did not find each other at {wanted.rdzv or 'localhost'} ({why})",
                 "type the same --nodes and --rdzv on each; HOST is one of them, and PORT is free there",
             ) from error
+
+
+def _check_host(rdzv: str) -> None:
+    """Find out a mistyped name at once: torch would look for it until the time is up."""
+    host, _, port = rdzv.rpartition(":")
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except (OSError, UnicodeError) as error:
+        raise GrocoError(
+            f"--rdzv {rdzv}: this machine knows no {host} ({first_line(error)})",
+            "type the name or the address by which all machines reach one of them",
+        ) from error
+
+
+def _elastic(wanted: LaunchSettings, count: int, folder: str) -> "LaunchConfig":
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.launcher.api import LaunchConfig
+
+    endpoint, seconds = wanted.rdzv or "localhost:0", 60 * wanted.process_timeout
+    return LaunchConfig(
+        min_nodes=wanted.nodes,
+        max_nodes=wanted.nodes,
+        nproc_per_node=count,
+        run_id="groco",
+        rdzv_backend="c10d",
+        rdzv_endpoint=endpoint,
+        # HOST has to answer within the first, all machines to come within the second.
+        rdzv_configs={"read_timeout": seconds, "join_timeout": seconds},
+        local_addr="localhost" if endpoint.startswith("localhost:") else None,
+        max_restarts=0,
+        signals_to_handle="SIGHUP,SIGQUIT",  # the others are handled here
+        logs_specs=DefaultLogsSpecs(log_dir=folder),
+    )
 
 
 @contextmanager

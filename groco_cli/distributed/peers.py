@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,10 +13,14 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 
 from groco_cli import console, devices
-from groco_cli.distributed.launch import LaunchSettings, Place, place, processes_wanted
+from groco_cli.distributed.launch import LaunchSettings, check_world, processes_wanted
+from groco_cli.distributed.place import Place, place
 from groco_cli.errors import GrocoError, UsageError, first_line
 
 _FIRST_SPEAKS = 1.0  # seconds that the others leave to the first, which often finds the same error
+_FIRST_ENDS = 600.0  # and those that they leave it to finish what is open then: it may have much to send
+_LOOKS = 0.05  # seconds between looks whether it has
+_ENDING, _ENDED = "the first is ending", "the first has ended"
 _CULPRIT_SPEAKS = 10.0  # seconds that those who lost another leave to it
 
 
@@ -47,9 +51,10 @@ class Peers:
         """Whether this is the one that writes."""
         return self.rank == 0
 
-    def workers(self, count: int) -> int:
-        """This process's part of a machine's worker processes, at least one of any."""
-        return max(1, count // self.sharing) if count else 0
+    @property
+    def workers(self) -> int:
+        """Worker processes for this one, where none are asked for."""
+        return devices.default_workers(self.device, self.sharing)
 
     def agreed(self, number: int | None) -> int:
         """The largest of the processes' numbers, 0 where none has one.
@@ -75,6 +80,19 @@ class Peers:
             self.store.set("from first", make())
         return str(self.store.get("from first").decode())
 
+    @contextmanager
+    def ending_together(self) -> Iterator[None]:
+        """Around work with something open that the first process has to close: the others wait for it after an error.
+
+        Where they ended before it, they would have it killed.
+        """
+        try:
+            yield
+        except GrocoError:
+            if self.world > 1 and self.is_first:
+                _note(self.store, _ENDING)
+            raise
+
 
 @contextmanager
 def joined(wanted: LaunchSettings) -> Iterator[Peers]:
@@ -87,7 +105,7 @@ def joined(wanted: LaunchSettings) -> Iterator[Peers]:
         This process among them; alone where none was started with it.
 
     Raises:
-        UsageError: If more processes are wanted than were started.
+        UsageError: If another number of processes is wanted than was started.
         GrocoError: If they did not find each other, or lose one another.
         SystemExit: In place of an error that another process tells.
     """
@@ -98,17 +116,16 @@ def joined(wanted: LaunchSettings) -> Iterator[Peers]:
             f"{count} processes are wanted, and this is one",
             f"type groco's command, or start this script by torchrun --nproc-per-node {count}",
         )
-    if here is None or here.world == 1:
-        yield Peers(device=devices.choose_device(wanted.device))
+    if here is None:
+        yield Peers(device=_taken(devices.choose_device(wanted.device)))
         return
     if here.rank:
         console.configure(-1)
     timeout = timedelta(minutes=wanted.process_timeout)
     store = _meet(here, timeout)
     with _told_once(store, here.rank):
-        device = _device(wanted.device, here)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
+        check_world(wanted, here)
+        device = _taken(_device(wanted.device, here))
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=here.rank, world_size=here.world, timeout=timeout)
         control = dist.new_group(backend="gloo", timeout=timeout)
@@ -139,6 +156,13 @@ def _device(name: str, here: Place) -> torch.device:
     return devices.choose_device(f"cuda:{0 if own else here.local_rank}")
 
 
+def _taken(device: torch.device) -> torch.device:
+    """A device, made the current one: else the thread that pins memory would open a context on the first GPU."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
 @contextmanager
 def _told_once(store: Any, rank: int) -> Iterator[None]:
     """Let one process tell its error; the others, who fail because of it or find the same, end without a word."""
@@ -146,8 +170,13 @@ def _told_once(store: Any, rank: int) -> Iterator[None]:
         yield
     except GrocoError as error:
         if rank:
-            time.sleep(_FIRST_SPEAKS)
-        if not _first_to_tell(store):
+            _wait_for_first(store)
+        else:
+            _note(store, _ENDING)
+        tells = _first_to_tell(store)
+        if not rank:
+            _note(store, _ENDED)
+        if not tells:
             raise SystemExit(error.exit_code) from error
         if rank:
             error.message = f"process {rank}: {error.message}"
@@ -161,6 +190,30 @@ def _told_once(store: Any, rank: int) -> Iterator[None]:
         raise GrocoError(
             f"process {rank} lost another one ({first_line(error)})", "what can be resumed goes on with --resume"
         ) from error
+
+
+def _wait_for_first(store: Any) -> None:
+    """Leave the first process time to find the same error and, where it does, to finish and to speak."""
+    if _appears(store, _ENDING, _FIRST_SPEAKS) and _appears(store, _ENDED, _FIRST_ENDS):
+        time.sleep(_FIRST_SPEAKS)
+
+
+def _appears(store: Any, note: str, seconds: float) -> bool:
+    """Whether the first process leaves a note in time; whoever holds the store may end before."""
+    over = time.monotonic() + seconds
+    try:
+        while not store.check([note]):
+            if time.monotonic() > over:
+                return False
+            time.sleep(_LOOKS)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _note(store: Any, note: str) -> None:
+    with suppress(RuntimeError):  # whoever held the store has ended
+        store.set(note, "")
 
 
 def _first_to_tell(store: Any) -> bool:

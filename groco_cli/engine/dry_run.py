@@ -157,6 +157,7 @@ def dry_run(settings: PretrainSettings, *, resume: RunFolder | None = None) -> D
     check_installed(settings.run.log_to)
     folder = resume or planned_run_folder(settings.run.output, settings.recipe)
     with joined(settings.run) as processes:
+        processes.check_resumed(resume)
         precision = devices.choose_precision(settings.run.precision, processes.device)
         dataset = open_training_set(settings.data)
         loss = build_loss(settings.loss, settings.method.method)

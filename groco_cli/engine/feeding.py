@@ -6,7 +6,6 @@ from groco_cli.data.loader import ViewLoader
 from groco_cli.data.sampling import Order, shuffled, with_class_mates
 from groco_cli.data.sources import Dataset, Source, default_root, open_dataset, thinned
 from groco_cli.data.transforms import Normalisation
-from groco_cli.devices import default_workers
 from groco_cli.engine.processes import Processes
 from groco_cli.engine.recipes import better_recipe
 from groco_cli.engine.settings import DataSettings, PretrainSettings
@@ -53,7 +52,12 @@ def view_loader(settings: PretrainSettings, source: Source, processes: Processes
 
 def decoders(settings: DataSettings, processes: Processes) -> int:
     """How many worker processes decode for this one."""
-    return processes.workers(default_workers(processes.device)) if settings.workers < 0 else settings.workers
+    return processes.workers if settings.workers < 0 else settings.workers
+
+
+def scoring_decoders(settings: DataSettings, processes: Processes) -> int:
+    """How many decode while the first process scores: the others on its machine wait, and leave it their cores."""
+    return decoders(settings, replace(processes, sharing=1))
 
 
 def check_batch(settings: PretrainSettings, name: str, images: int, loss: ViewLoss) -> None:

@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from groco_cli.data.loader import Share
 from groco_cli.distributed import peers
 from groco_cli.engine.batchnorm import Model, with_common_statistics
+from groco_cli.engine.run_folder import RunFolder
 from groco_cli.engine.settings import RunSettings
 from groco_cli.errors import UsageError
 
@@ -35,6 +36,21 @@ class Processes(peers.Peers):
                 f"type --batch-size {f'{fewer} or ' if fewer else ''}{more}",
             )
         return Share(self.rank, self.world)
+
+    def check_resumed(self, run: RunFolder | None) -> None:
+        """Check that all go on with one run: each looks for the newest by itself, and one may begin in between.
+
+        Raises:
+            UsageError: If this one found another run than the first process.
+        """
+        if run is None:
+            return
+        first = self.from_first(lambda: str(run.path))
+        if first != str(run.path):
+            raise UsageError(
+                f"--resume: the newest run is {run.path} here, and {first} for the first process",
+                f"type --output {first}",
+            )
 
     def together(self, model: Model) -> Model:
         """A model whose BN takes its statistics over the whole batch; before its optimizer is made."""

@@ -15,7 +15,7 @@ from groco_cli.engine.checkpoint import TrainingState
 from groco_cli.engine.compiling import compiler_explained, uncompiled
 from groco_cli.engine.configuration import to_toml
 from groco_cli.engine.curves import Curves
-from groco_cli.engine.feeding import check_batch, decoders, open_training_set, view_loader
+from groco_cli.engine.feeding import check_batch, open_training_set, scoring_decoders, view_loader
 from groco_cli.engine.memory import memory_explained
 from groco_cli.engine.methods import Compared
 from groco_cli.engine.metrics import MetricsLog, NoLog
@@ -63,6 +63,7 @@ def pretrain(settings: PretrainSettings, *, resume: RunFolder | None = None) -> 
 
 
 def _pretrain(settings: PretrainSettings, resume: RunFolder | None, processes: Processes) -> Path:
+    processes.check_resumed(resume)
     device = processes.device
     precision = devices.choose_precision(settings.run.precision, device)
     dataset = open_training_set(settings.data)
@@ -81,7 +82,7 @@ def _pretrain(settings: PretrainSettings, resume: RunFolder | None, processes: P
             temporary.write_text(to_toml(settings), encoding="utf-8")
     where = devices.describe(device) + (f", {processes.world} processes" if processes.world > 1 else "")
     announce(settings, dataset, len(loader), loss, folder, step.state.step, f"{where}, {precision}")
-    monitor = knn_monitor(dataset, device, decoders(settings.data, processes), settings.data.on_bad_image)
+    monitor = knn_monitor(dataset, device, scoring_decoders(settings.data, processes), settings.data.on_bad_image)
     epochs = settings.optim.epochs
     with (
         dead_workers_explained(),
@@ -89,6 +90,7 @@ def _pretrain(settings: PretrainSettings, resume: RunFolder | None, processes: P
         closing(_metrics_log(settings, processes, folder, saver)) as metrics,
         StopRequest() as stop,
         Report(step.state.step, len(loader) * epochs, epochs) as report,
+        processes.ending_together(),
     ):
         curves = Curves(folder.metrics, folder.curves, _title(settings))
         _Run(settings, folder, processes, loader, step, saver, monitor, metrics, stop, report, curves).train()

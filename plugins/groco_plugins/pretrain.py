@@ -158,6 +158,7 @@ def pretrain(
     given = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
 
     from groco_cli.distributed import launch
+    from groco_cli.distributed.place import place
     from groco_cli.engine import configuration, run_folder
     from groco_cli.engine.environment import from_environment
     from groco_cli.engine.metrics import read_metrics
@@ -166,20 +167,22 @@ def pretrain(
     values = dict(variables.values)
     recipe_there = values.pop("recipe", None)
     overrides = configuration.by_section(given | values)
+    decided: tuple[str, ...] = ()
     with variables.blamed():
         if resume:
             if recipe or config:
                 raise UsageError("--resume takes the run's own settings", "leave out --recipe and --config")
             there = overrides.get("run", {}).get("output")
             folder = run_folder.run_to_resume(Path(there) if there else None)
+            decided = () if there else ("--output", str(folder.path))  # the newest may soon be another
             settings = configuration.resume_settings(folder.settings, overrides)
         else:
             folder, settings = None, configuration.resolve(recipe or recipe_there, config, overrides)
-    if launch.started(settings.run.launch()):
+    if launch.started(settings.run.launch(), also=decided):
         return  # the first of the processes has shown the result
 
-    place = launch.place(os.environ)
-    is_first = place is None or place.rank == 0
+    here = place(os.environ)
+    is_first = here is None or here.rank == 0
     if is_first and variables.variables:
         console.note(f"settings   {', '.join(variables.variables.values())} from the environment")
     if dry_run:
@@ -199,7 +202,7 @@ def pretrain(
     run = run_folder.RunFolder(path)
     knn = [line for line in read_metrics(run.metrics) if line["kind"] == "knn"]
     files = {"run": str(path), "checkpoint": str(run.latest), "curves": str(run.curves), "metrics": str(run.metrics)}
-    rows = [[name, place] for name, place in files.items()]
+    rows = [[name, where] for name, where in files.items()]
     scores = None
     if knn:
         first, last, best = knn[0], knn[-1], max(knn, key=lambda line: line["top1"])

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,7 @@ def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        start_new_session=True,
     )
 
 
@@ -69,15 +71,14 @@ def losses(run: RunFolder) -> torch.Tensor:
     return torch.tensor([line["loss"] for line in read_metrics(run.metrics) if line["kind"] == "train"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM])
-def test_a_stopped_run_is_saved_once_and_goes_on_as_if_nothing_had_happened(tmp_path, number):
+def test_a_stopped_run_is_saved_once_and_goes_on_as_if_nothing_had_happened(tmp_path):
     whole, run = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
     typed = (*TINY, "--processes", "2", "--epochs", "4")
     process = start(*typed, "--output", str(run.path))
     wait_for_step(run, 3)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + number, said
+    assert process.returncode == 143, said
     stopped = [line for line in said.splitlines() if line.startswith("stopped: ")]
     assert len(stopped) == 1
     assert "Traceback" not in said
@@ -99,8 +100,8 @@ def test_a_run_may_go_on_in_another_number_of_processes(tmp_path):
     run = RunFolder(tmp_path / "run")
     process = start(*TINY, "--processes", "2", "--epochs", "4", "--output", str(run.path))
     wait_for_step(run, 3)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 143
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal
+    assert process.wait(timeout=60) == 130
     resumed = start("--resume", "--output", str(run.path), "--processes", "1")
     assert resumed.wait(timeout=60) == 0
     assert len(losses(run)) == 20
@@ -164,6 +165,19 @@ def test_a_resnet_trains_in_bf16(tmp_path):
     assert len(losses(run)) == 5
     statistics = [tensor for name, tensor in load_file(run.latest).items() if name.endswith("running_var")]
     assert {tensor.dtype for tensor in statistics} == {torch.float32}
+
+
+def test_machines_meet_where_they_are_told_to(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    typed = (*TINY, "--epochs", "1", "--nodes", "2", "--rdzv", f"localhost:{port}", "--output", str(run.path))
+    ends = [(*process.communicate(timeout=120), process.returncode) for process in [start(*typed), start(*typed)]]
+    assert [code for *_, code in ends] == [0, 0], ends
+    assert sum(said.count("2 processes") for _, said, _ in ends) == 1
+    assert sum(printed.count("k-NN, k=") for printed, *_ in ends) == 1
+    assert len(losses(run)) == 5
 
 
 def test_torchrun_is_joined(tmp_path):

@@ -1,85 +1,26 @@
-"""What torchrun's and srun's environments mean, and how many processes are started where there is none."""
+"""How many processes are started, and where; what is said when they do not meet or one is killed."""
+
+import socket
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError, RendezvousTimeoutError
+from torch.distributed.launcher import api
 
 from groco_cli.distributed import launch
-from groco_cli.distributed.launch import LaunchSettings, Place, place, processes_wanted, started
-from groco_cli.errors import UsageError
+from groco_cli.distributed.launch import LaunchSettings, check_world, processes_wanted, started
+from groco_cli.distributed.place import Place
+from groco_cli.errors import GrocoError, UsageError
 
+HERE = Place(rank=5, local_rank=1, world=8, sharing=4, meeting="env://")
 TORCHRUN = {
-    "RANK": "5",
-    "LOCAL_RANK": "1",
-    "WORLD_SIZE": "8",
-    "LOCAL_WORLD_SIZE": "4",
-    "MASTER_ADDR": "node1",
-    "MASTER_PORT": "29500",
+    **{"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"},
+    **{"MASTER_ADDR": "node1", "MASTER_PORT": "29500"},
 }
-SRUN = {
-    "SLURM_JOB_ID": "40123",
-    "SLURM_STEP_ID": "2",
-    "SLURM_PROCID": "5",
-    "SLURM_LOCALID": "1",
-    "SLURM_NTASKS": "8",
-    "SLURM_STEP_NUM_TASKS": "8",
-    "SLURM_JOB_NODELIST": "gpu[07-08],gpu12",
-    "ENVIRONMENT": "BATCH",
-}
-
-
-def test_a_process_by_itself_has_no_place():
-    assert place({"PATH": "/bin", "SLURM_JOB_ID": "1", "SLURM_NTASKS": "8"}) is None
-
-
-def test_torchrun_gives_a_place():
-    assert place(TORCHRUN) == Place(rank=5, local_rank=1, world=8, sharing=4, meeting="env://")
-
-
-def test_torchrun_inside_a_slurm_job_is_torchrun():
-    assert place(SRUN | TORCHRUN) == place(TORCHRUN)
-
-
-def test_srun_gives_a_place_on_the_machine_of_its_first_task():
-    assert place(SRUN) == Place(rank=5, local_rank=1, world=8, sharing=1, meeting="tcp://gpu07:20125")
-    assert place(SRUN | {"SLURM_STEP_NODELIST": "gpu12"}).meeting == "tcp://gpu12:20125"
-    assert place(SRUN | {"MASTER_ADDR": "login", "MASTER_PORT": "1234"}).meeting == "tcp://login:1234"
-
-
-def test_without_a_list_of_machines_srun_names_its_own():
-    without = {name: value for name, value in SRUN.items() if name != "SLURM_JOB_NODELIST"}
-    assert place(without | {"SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7"}).meeting == "tcp://10.0.0.7:20125"
-    with pytest.raises(UsageError, match="SLURM_LAUNCH_NODE_IPADDR is not set"):
-        place(without)
-
-
-def test_the_script_that_sbatch_runs_is_no_task():
-    script = {name: value for name, value in SRUN.items() if not name.startswith("SLURM_STEP")} | {"SLURM_PROCID": "0"}
-    assert place(script) is None
-
-
-@pytest.mark.parametrize(
-    ("machines", "first"),
-    [
-        ("a", "a"),
-        ("a,b", "a"),
-        ("gpu[3,5-7]", "gpu3"),
-        ("gpu[003-010],x", "gpu003"),
-        ("r[1-2]n[08-09],x[1-3]", "r1n08"),
-        ("big-node-[9-11].cluster", "big-node-9.cluster"),
-    ],
-)
-def test_the_first_machine_of_a_list(machines, first):
-    assert launch.first_host(machines) == first
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [({"LOCAL_RANK": None}, "LOCAL_RANK is not set"), ({"WORLD_SIZE": "two"}, "cannot be read")],
-)
-def test_an_environment_that_contradicts_itself_is_refused(changed, message):
-    environment = {name: value for name, value in (TORCHRUN | changed).items() if value is not None}
-    with pytest.raises(UsageError, match=message):
-        place(environment)
+SRUN = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NTASKS": "8", "SLURM_JOB_NODELIST": "gpu[07-08]"}
 
 
 @pytest.mark.parametrize(
@@ -115,6 +56,9 @@ def test_processes_on_gpus_are_asked_for_by_gpus(monkeypatch):
         (LaunchSettings(device="cpu", nodes=2, rdzv="a:1"), {}, 1),
         (LaunchSettings(device="cpu", processes=3), TORCHRUN, None),
         (LaunchSettings(device="cpu", processes=3), SRUN, None),
+        (LaunchSettings(device="cpu", processes=3), TORCHRUN | {"RANK": "0", "WORLD_SIZE": "1"}, 3),
+        (LaunchSettings(device="cpu", processes=3), SRUN | {"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, 3),
+        (LaunchSettings(device="cpu"), SRUN | {"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, None),
     ],
 )
 def test_processes_are_started_only_where_they_are_not_there_yet(monkeypatch, wanted, environment, count):
@@ -122,6 +66,112 @@ def test_processes_are_started_only_where_they_are_not_there_yet(monkeypatch, wa
     monkeypatch.setattr(launch, "_start", lambda _, count, **how: begun.append(count))
     assert started(wanted, environment) is (count is not None)
     assert begun == ([] if count is None else [count])
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"processes": 8}, {"gpus": 8}, {"processes": 2, "nodes": 4, "rdzv": "a:1"}, {"device": "cpu"}]
+)
+def test_what_was_started_may_be_asked_for(values):
+    check_world(LaunchSettings(**values), HERE)
+
+
+@pytest.mark.parametrize(
+    ("values", "message", "hint"),
+    [
+        ({"gpus": 4}, "--gpus 4 makes 4, and torchrun or srun started 8", "have it start 4, or type --gpus 8"),
+        ({"gpus": 1}, "--gpus 1 makes 1, and torchrun or srun started 8", "have it start 1, or type --gpus 8"),
+        ({"processes": 2}, "--processes 2 makes 2, and torchrun", "have it start 2, or type --processes 8"),
+        (
+            {"gpus": 8, "nodes": 2, "rdzv": "a:1"},
+            "--gpus 8 on each of --nodes 2 makes 16, and torchrun or srun started 8",
+            "have it start 16, or type --gpus 4 --nodes 2",
+        ),
+        ({"gpus": 8, "nodes": 3, "rdzv": "a:1"}, "--nodes 3 makes 24", "have it start 24, or type --gpus 8 --nodes 1"),
+    ],
+)
+def test_another_number_than_was_started_is_a_mistake_that_says_both(values, message, hint):
+    with pytest.raises(UsageError) as caught:
+        check_world(LaunchSettings(**values), HERE)
+    assert message in caught.value.message
+    assert caught.value.hint == hint
+
+
+@pytest.fixture
+def elastic(monkeypatch):
+    """torch's launcher, which keeps what it is given and ends with `elastic.error`, if that is set."""
+    seen = SimpleNamespace(error=None)
+
+    def elastic_launch(config, entrypoint):
+        def run(*arguments):
+            seen.config, seen.arguments = config, arguments
+            if seen.error:
+                raise seen.error
+
+        return run
+
+    monkeypatch.setattr(api, "elastic_launch", elastic_launch)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, port: [])
+    monkeypatch.setattr(sys, "argv", ["groco", "pretrain", "--resume"])
+    return seen
+
+
+def test_processes_are_given_what_was_typed_and_what_was_decided_for_all(elastic):
+    assert started(LaunchSettings(device="cpu", processes=2), {}, also=("--output", "runs/digits"))
+    assert elastic.arguments == ("-m", "groco_cli", "pretrain", "--resume", "--output", "runs/digits")
+    assert (elastic.config.nproc_per_node, elastic.config.max_nodes) == (2, 1)
+
+
+def test_machines_are_waited_for_as_long_as_is_asked_for(elastic):
+    started(LaunchSettings(device="cpu", nodes=2, rdzv="head:29400", process_timeout=7), {})
+    assert elastic.config.rdzv_endpoint == "head:29400"
+    assert elastic.config.rdzv_configs["read_timeout"] == elastic.config.rdzv_configs["join_timeout"] == 420
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (caused(RendezvousConnectionError("see below"), TimeoutError("timed out\nat line 3")), "timed out"),
+        (RendezvousTimeoutError(), "RendezvousTimeoutError"),
+        (RuntimeError("Broken pipe"), "Broken pipe"),
+    ],
+)
+def test_machines_that_do_not_meet_say_so_in_a_line(elastic, error, reason):
+    elastic.error = error
+    with pytest.raises(GrocoError) as caught:
+        started(LaunchSettings(device="cpu", nodes=2, rdzv="head:29400"), {})
+    assert caught.value.message == f"the machines did not find each other at head:29400 ({reason})"
+    assert "--rdzv" in caught.value.hint
+
+
+def test_a_mistyped_host_is_found_out_before_anything_is_started(elastic, monkeypatch):
+    def unknown(host, port):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(GrocoError, match="--rdzv haed:29400: this machine knows no haed"):
+        started(LaunchSettings(device="cpu", nodes=2, rdzv="haed:29400"), {})
+    assert not hasattr(elastic, "config")
+
+
+def test_the_first_process_that_failed_is_told_of(elastic):
+    def failed(exitcode: int, timestamp: int) -> SimpleNamespace:
+        about = {"local_rank": 0, "pid": 1, "error_file": "", "message": "", "signal_name": str}
+        return SimpleNamespace(
+            exitcode=exitcode, timestamp=timestamp, timestamp_isoformat=str, error_file_data={}, **about
+        )
+
+    elastic.error = ChildFailedError("groco", {0: failed(-15, 20), 1: failed(-7, 10)})
+    with pytest.raises(GrocoError, match=r"process 1 was killed \(SIGBUS\)"):
+        started(LaunchSettings(device="cpu", processes=2), {})
+    elastic.error = ChildFailedError("groco", {0: failed(143, 20), 1: failed(-15, 30)})
+    with pytest.raises(SystemExit) as ended:
+        started(LaunchSettings(device="cpu", processes=2), {})
+    assert ended.value.code == 143
 
 
 @pytest.mark.parametrize(
@@ -133,6 +183,7 @@ def test_processes_are_started_only_where_they_are_not_there_yet(monkeypatch, wa
         ({"gpus": 2, "device": "cpu"}, "--gpus 2 and --device cpu contradict each other"),
         ({"nodes": 2}, "--nodes 2 need a place to meet"),
         ({"nodes": 2, "rdzv": "host"}, "--rdzv host is no HOST:PORT"),
+        ({"nodes": 2, "rdzv": "host:294000"}, "--rdzv host:294000 is no HOST:PORT"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(values, message):

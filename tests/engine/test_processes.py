@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from groco_cli import devices
 from groco_cli.engine import pretrain, step
 from groco_cli.engine.configuration import override
+from groco_cli.engine.feeding import decoders, scoring_decoders
 from groco_cli.engine.methods import Method
 from groco_cli.engine.metrics import read_metrics
 from groco_cli.engine.objective import build_method
 from groco_cli.engine.processes import Processes, joined
 from groco_cli.engine.run_folder import RunFolder
-from groco_cli.engine.settings import LossSettings, PretrainSettings, RunSettings
+from groco_cli.engine.settings import DataSettings, LossSettings, PretrainSettings, RunSettings
 from groco_cli.errors import UsageError
 from groco_cli.models import load_encoder
 
@@ -97,8 +100,23 @@ def test_the_shares_of_a_batch_are_the_batch():
     assert [list(part) for part in parts] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
 
 
-def test_decoding_processes_are_divided_but_never_all_taken():
-    assert [Processes(device=CPU, sharing=4).workers(count) for count in (0, 3, 15)] == [0, 1, 3]
+def test_while_the_first_scores_it_decodes_with_the_cores_of_all(monkeypatch):
+    monkeypatch.setattr(devices, "usable_cores", lambda: 16)
+    four = Processes(device=torch.device("cuda", 0), sharing=4)
+    assert (decoders(DataSettings(), four), scoring_decoders(DataSettings(), four)) == (3, 15)
+    assert (decoders(DataSettings(workers=5), four), scoring_decoders(DataSettings(workers=5), four)) == (5, 5)
+
+
+def test_all_go_on_with_the_run_that_the_first_found(tmp_path):
+    store = dist.HashStore()
+    first, other = (Processes(device=CPU, rank=rank, world=2, store=store) for rank in (0, 1))
+    first.check_resumed(RunFolder(tmp_path / "digits"))
+    other.check_resumed(RunFolder(tmp_path / "digits"))
+    with pytest.raises(
+        UsageError, match=r"--resume: the newest run is .*digits-2 here, and .*digits for the first"
+    ) as caught:
+        other.check_resumed(RunFolder(tmp_path / "digits-2"))
+    assert caught.value.hint == f"type --output {tmp_path / 'digits'}"
 
 
 def test_alone_nothing_is_gathered_or_waited_for():

@@ -14,7 +14,7 @@ class DataSettings:
         data: What `--data` names.
         data_root: Where named sets are kept; "" for the usual place.
         subset: Only so many training images, see `sources.thinned`; 0 for all.
-        workers: Processes that decode; -1 to take them from the cores.
+        workers: Processes that decode, for each that trains; -1 to take them from the cores.
         on_bad_image: "error", or "skip" to let another image take a bad one's place.
         class_mates: Images of its own class that each image meets in its batch (Table 8d: 3); 0 for what chance gives.
     """
