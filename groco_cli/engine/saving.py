@@ -40,7 +40,7 @@ class Saver:
     ) -> None:
         self._run, self._epochs, self._per_epoch = settings.run, settings.optim.epochs, per_epoch
         self._folder, self._model, self._state = folder, model, state
-        self._every = Every.parse(settings.run.save_every, "--save-every")
+        self._every = Every.parse_several(settings.run.save_every, "--save-every")
         self._saved_at = time.monotonic()
         self._finite = 0  # the last step up to which every loss was
         self._skipped: set[Path] = set()
@@ -77,7 +77,8 @@ class Saver:
 
     def due(self) -> bool:
         """Whether it is time to save."""
-        return self._lasts() or self._every.due(self._state.step, self._per_epoch, time.monotonic() - self._saved_at)
+        since = time.monotonic() - self._saved_at
+        return self._lasts() or any(every.due(self._state.step, self._per_epoch, since) for every in self._every)
 
     def save(self) -> None:
         """Write latest.safetensors, the epoch's own file if it is to last, and the state.

@@ -84,7 +84,9 @@ def pretrain(
         float | None, setting("Images of its own class that each image meets in its batch (the paper's Table 8d: 3).")
     ] = None,
     subset: Annotated[int | None, setting("Only the first so many training images; 0 for all.")] = None,
-    save_every: Annotated[str | None, setting("How often everything is saved: 1 (epochs), 500steps, 10min.")] = None,
+    save_every: Annotated[
+        str | None, setting("How often everything is saved: 1 (epochs), 500steps, 10min, or 1,30min.")
+    ] = None,
     keep: Annotated[int | None, setting("States kept to go on from.")] = None,
     milestones: Annotated[int | None, setting("Epochs between checkpoints kept for good; 0 for the last only.")] = None,
     log_every: Annotated[int | None, setting("Steps between lines of metrics.jsonl.")] = None,

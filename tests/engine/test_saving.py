@@ -210,8 +210,8 @@ def test_a_run_of_before_there_were_several_states_resumes_bit_for_bit(quick):
     for path in (newest, *older):
         path.unlink()
     toml = folder.settings.read_text()
-    assert 'save_every = "1"\nkeep = 2\nmilestones = 100\n' in toml
-    folder.settings.write_text(toml.replace('save_every = "1"\nkeep = 2\nmilestones = 100\n', "save_every = 1\n"))
+    assert 'save_every = "1,30min"\nkeep = 2\nmilestones = 100\n' in toml
+    folder.settings.write_text(toml.replace('save_every = "1,30min"\nkeep = 2\nmilestones = 100\n', "save_every = 1\n"))
     assert_equal(resumed(quick), whole(quick))
 
 
