@@ -188,7 +188,7 @@ def _tried(
     """Take two steps: the seconds of the second, the step that was begun from, and steps an epoch."""
     loader = view_loader(settings, dataset.train, processes)
     if resume:
-        Saver(settings, resume, step.model, step.state, len(loader)).take_up()
+        Saver(settings, resume, step.model, step.state, loader, processes).take_up()
     begun, per_epoch = step.state.step, len(loader)
     total = per_epoch * settings.optim.epochs
     rate = learning_rate(
