@@ -5,7 +5,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from groco_cli.errors import GrocoError, UsageError
@@ -45,7 +45,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the error that is already on its way says more; `remove_leftovers` finds what is left
+            temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -95,6 +96,11 @@ def check_picture(path: Path, option: str) -> None:
 def cannot_write(path: Path, error: OSError) -> GrocoError:
     """The error for a place that cannot be written to."""
     return GrocoError(f"cannot write {path}: {error.strerror or error}", "choose another place or make room there")
+
+
+def cannot_read(path: Path, error: OSError) -> GrocoError:
+    """The error for a file or folder that is not damaged, but cannot be read now."""
+    return GrocoError(f"cannot read {path}: {error.strerror or error}", "see that it can be, then type the same again")
 
 
 def _flush_folder(path: Path) -> None:

@@ -62,6 +62,21 @@ def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(old: Path,
     assert names(old.parent) == ["settings.toml"]
 
 
+@pytest.mark.parametrize(
+    ("failure", "shown"),
+    [(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), GrocoError), (ValueError("bad"), ValueError)],
+    ids=["full disk", "error"],
+)
+def test_what_cannot_be_tidied_up_hides_no_error(old: Path, monkeypatch, failure: Exception, shown: type[Exception]):
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with pytest.raises(shown, match=r"No space left|bad"), atomic_write(old):
+        raise failure
+    assert old.read_text() == "old"
+
+
 def test_a_failure_where_there_was_no_file_leaves_none(tmp_path: Path):
     with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "new.toml"):
         _ = 1 / 0

@@ -49,6 +49,7 @@ def worker_loader(
         pin_memory=device.type == "cuda",
         persistent_workers=persistent and workers > 0,
         worker_init_fn=leave_interrupts_to_the_main_process,
+        generator=torch.Generator(),  # else each new iterator draws one of the numbers that the networks draw from
     )
 
 

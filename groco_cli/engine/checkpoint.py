@@ -1,7 +1,9 @@
 """What an exact resume needs, in one file that is whole or not there; read without unpickling anything else."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -12,19 +14,21 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from groco_cli.errors import GrocoError, UsageError, first_line
-from groco_cli.files import atomic_write
+from groco_cli.files import atomic_write, cannot_read
+
+_NEEDED = frozenset({"step", "model", "optimizer", "scaler"})
 
 
 class DamagedStateError(GrocoError):
-    """A state cannot be read; an older one may be whole."""
+    """A file is no whole state, and never will be; an older one may be whole."""
 
 
 @dataclass
 class TrainingState:
     """All that changes while training.
 
-    The order of the images and the views drawn of them follow from the seed and the step, so that the step is the
-    sampler's position too.
+    The order of the images, the views drawn of them and every random number in the networks follow from the seed and
+    the step (`step.TrainingStep`), so that the step is the sampler's position, and the random state of each process.
 
     Args:
         model: Everything with weights.
@@ -33,6 +37,7 @@ class TrainingState:
         settings: What a run that goes on from here must have in common; see `configuration.binding`.
         step: Steps done.
         overflows: Steps of fp16 that changed nothing, as their gradients were too large for it; counted on the device.
+        data: Counts that settle which images come when, by what they count; as binding as the settings.
     """
 
     model: nn.Module
@@ -41,18 +46,18 @@ class TrainingState:
     settings: Mapping[str, Any] = field(default_factory=dict)
     step: int = 0
     overflows: int | Tensor = 0
+    data: Mapping[str, int] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write everything, random states too."""
+        """Write everything."""
         state = {
             "settings": dict(self.settings),
+            "data": dict(self.data),
             "step": self.step,
             "overflows": int(self.overflows),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         }
         # Through a file of Python's: given a path, torch turns a full disk into a RuntimeError.
         with atomic_write(path) as temporary, temporary.open("wb") as file:
@@ -64,22 +69,20 @@ class TrainingState:
                     raise error.__context__ from error
                 raise
 
-    def load(self, path: Path) -> None:
+    def load(self, path: Path) -> str:
         """Take everything back.
 
+        Returns:
+            A hash of the file, to compare what several processes read.
+
         Raises:
-            DamagedStateError: If the file cannot be read, or is not what was written.
-            UsageError: If it is of a run with other settings.
-            GrocoError: If it is whole, but does not fit this version's model or optimiser.
+            DamagedStateError: If the file is not what was written.
+            UsageError: If it is of a run with other settings, or on another number of images.
+            GrocoError: If the file cannot be read, memory runs out, or it is whole but does not fit this version's
+                model or optimiser.
         """
-        stored = _read(path)
-        for name, before in stored.get("settings", {}).items():  # none in the first runs
-            now = self.settings.get(name, before)
-            if now != before:
-                raise UsageError(
-                    f"--resume: {path} is of a run with {name} = {before}, not {now}",
-                    "put settings.toml back as it was, or begin a new run with another --output",
-                )
+        stored, digest = _read(path)
+        self._check_same_run(path, stored)
         try:
             self.model.load_state_dict(stored["model"])
             for group, own in zip(stored["optimizer"]["param_groups"], self.optimizer.param_groups, strict=False):
@@ -87,15 +90,13 @@ class TrainingState:
                     group["fused"] = own["fused"]
             self.optimizer.load_state_dict(stored["optimizer"])
             self.scaler.load_state_dict(stored["scaler"])
-            torch.set_rng_state(stored["random"])
-            if torch.cuda.is_available() and len(stored["random_cuda"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all(stored["random_cuda"])
             self.step, self.overflows = stored["step"], stored.get("overflows", 0)
         except (RuntimeError, KeyError, ValueError) as error:
             raise GrocoError(
                 f"--resume: {path} does not fit this run ({first_line(error)})",
                 "resume it with the version of groco that wrote it, or begin a new run with another --output",
             ) from error
+        return digest
 
     def is_finite(self) -> bool:
         """Whether every weight and the optimiser's memory are numbers; waits for the device."""
@@ -103,18 +104,53 @@ class TrainingState:
         finite = [tensor.isfinite().all() for tensor in kept if tensor.is_floating_point()]
         return bool(torch.stack([each.to(finite[0].device) for each in finite]).all())
 
+    def _check_same_run(self, path: Path, stored: Mapping[str, Any]) -> None:
+        for name, before in stored.get("settings", {}).items():  # none in the first runs
+            now = self.settings.get(name, before)
+            if now != before:
+                raise UsageError(
+                    f"--resume: {path} is of a run with {name} = {before}, not {now}",
+                    "put settings.toml back as it was, or begin a new run with another --output",
+                )
+        for what, count in stored.get("data", {}).items():  # likewise
+            there = self.data.get(what, count)
+            if there != count:
+                raise UsageError(
+                    f"--resume: {path} is of a run on {count:,} {what}, and now there are {there:,}",
+                    "put the images back as they were, or begin a new run with another --output",
+                )
 
-def _read(path: Path) -> dict[str, Any]:
-    # torch.load reads past flipped bits, though torch.save writes a checksum of every tensor.
+
+def _read(path: Path) -> tuple[dict[str, Any], str]:
+    """What is stored, and a hash of the file.
+
+    The file is read at once, so that what a disk or the memory fails at is never taken for damage.
+    """
     try:
-        with ZipFile(path) as file:
-            broken = file.testzip()
-        if broken:
-            raise BadZipFile(f"{broken} has a wrong checksum")
-        stored: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return stored
+        content = path.read_bytes()
+        return _unpacked(content), hashlib.sha256(content).hexdigest()
+    except OSError as error:
+        raise cannot_read(path, error) from error
     except Exception as error:  # what a damaged file raises is anybody's guess
+        if _out_of_memory(error):
+            raise GrocoError(f"not enough memory to read {path}", "free some, then type the same again") from error
         raise DamagedStateError(f"{path} is damaged ({first_line(error)})") from error
+
+
+def _unpacked(content: bytes) -> dict[str, Any]:
+    # torch.load reads past flipped bits, though torch.save writes a checksum of every tensor.
+    with ZipFile(BytesIO(content)) as file:
+        broken = file.testzip()
+    if broken:
+        raise BadZipFile(f"{broken} has a wrong checksum")
+    stored = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+    if not isinstance(stored, dict) or not stored.keys() >= _NEEDED:
+        raise ValueError("it is something else than a state")
+    return stored
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "you tried to allocate" in str(error)  # torch's own is a RuntimeError
 
 
 def _tensors(state: Mapping[Any, Mapping[str, Any]]) -> list[Tensor]:

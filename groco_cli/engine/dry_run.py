@@ -188,10 +188,10 @@ def dry_run(settings: PretrainSettings, *, resume: RunFolder | None = None) -> D
 def _tried(
     settings: PretrainSettings, dataset: Dataset, processes: Processes, step: TrainingStep, resume: RunFolder | None
 ) -> tuple[float, int, int]:
-    """Take two steps: the seconds of the second, the step that was begun from, and steps an epoch."""
+    """Take two steps: the seconds of the second, the step that was begun from, and steps per epoch."""
     loader = view_loader(settings, dataset.train, processes)
     if resume:
-        Saver(settings, resume, step.model, step.state, len(loader)).take_up()
+        Saver(settings, resume, step.model, step.state, loader, processes).take_up()
     begun, per_epoch = step.state.step, len(loader)
     total = per_epoch * settings.optim.epochs
     rate = learning_rate(

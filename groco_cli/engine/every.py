@@ -1,4 +1,4 @@
-"""How often something is done: every so many epochs, steps or minutes."""
+"""How often something is done: every so many epochs, steps or minutes, or whichever of several comes first."""
 
 import re
 from dataclasses import dataclass
@@ -43,9 +43,20 @@ class Every:
         found = re.fullmatch(r"0*([1-9]\d*)\s*([a-z]*)", text.strip().lower(), re.ASCII)
         unit = next((unit for unit, names in _UNITS.items() if found and found[2] in names), None)
         if found is None or unit is None:
-            raise UsageError(f"{option} {text}: no interval", f"type {option} 1 (epochs), 500steps or 10min")
+            raise UsageError(
+                f"{option} {text}: no interval", f"type {option} 1 (epochs), 500steps, 10min, or several: 1,30min"
+            )
         count = int(found[1])
         return cls(60 * count, "minutes") if unit == "hours" else cls(count, unit)
+
+    @classmethod
+    def parse_several(cls, text: str, option: str) -> tuple[Self, ...]:
+        """Read intervals with commas between them; see `parse`.
+
+        >>> Every.parse_several("1,30min", "--save-every")
+        (Every(count=1, unit='epochs'), Every(count=30, unit='minutes'))
+        """
+        return tuple(cls.parse(part, option) for part in text.split(","))
 
     def due(self, step: int, per_epoch: int, seconds: float) -> bool:
         """Whether it is time.

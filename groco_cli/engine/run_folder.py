@@ -5,7 +5,7 @@ from itertools import count
 from pathlib import Path
 
 from groco_cli.errors import UsageError
-from groco_cli.files import cannot_write
+from groco_cli.files import cannot_read, cannot_write
 
 RUNS = Path("runs")
 
@@ -42,10 +42,20 @@ class RunFolder:
 
     @property
     def states(self) -> list[Path]:
-        """What an exact resume needs, as it was at several steps, newest first."""
+        """What an exact resume needs, as it was at several steps, newest first.
+
+        Raises:
+            GrocoError: If the folder cannot be read; to find nothing then would be to begin the run anew.
+        """
         folder = self.path / "state"
-        named = sorted(folder.glob("step-*.pt"), reverse=True)
-        return named + list(folder.glob("latest.pt"))  # written before states were numbered
+        try:
+            there = sorted((path for path in folder.iterdir() if path.suffix == ".pt"), reverse=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise cannot_read(folder, error) from error
+        named = [path for path in there if path.name.startswith("step-")]
+        return named + [path for path in there if path.name == "latest.pt"]  # written before states were numbered
 
     @property
     def probe(self) -> Path:
@@ -61,9 +71,22 @@ class RunFolder:
         return self.path / "checkpoints" / f"epoch-{epoch:04d}.safetensors"
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that writes here; see `run_lock`."""
+        return self.path / ".lock"
+
+    @property
+    def lock_holder(self) -> Path:
+        """Which process that is, PID@HOST."""
+        return self.path / ".lock-holder"
+
+    @property
     def folders(self) -> list[Path]:
         """Every folder of it that is there."""
-        return [self.path, *(path for path in self.path.iterdir() if path.is_dir())]
+        try:
+            return [self.path, *(path for path in self.path.iterdir() if path.is_dir())]
+        except OSError as error:
+            raise cannot_read(self.path, error) from error
 
     @property
     def holds_a_run(self) -> bool:

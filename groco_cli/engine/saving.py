@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from groco_cli import console
+from groco_cli.data.loader import ViewLoader
 from groco_cli.engine.checkpoint import DamagedStateError, TrainingState
 from groco_cli.engine.divergence import likely_cause
 from groco_cli.engine.every import Every
 from groco_cli.engine.methods import Method
+from groco_cli.engine.processes import Processes
 from groco_cli.engine.run_folder import RunFolder
 from groco_cli.engine.settings import PretrainSettings
 from groco_cli.errors import GrocoError
@@ -34,55 +36,64 @@ class Saver:
         folder: Where to.
         model: Whose encoder becomes a checkpoint.
         state: What is saved; `model` is part of it.
-        per_epoch: Steps an epoch.
+        loader: What is learnt from; a run that goes on must have as much of it.
+        processes: This process, and those that it trains with. All take up a state together; the first alone saves.
 
     Attributes:
         kept: Step of the newest state that is whole; None where nothing was saved yet.
     """
 
     def __init__(
-        self, settings: PretrainSettings, folder: RunFolder, model: Method, state: TrainingState, per_epoch: int
+        self,
+        settings: PretrainSettings,
+        folder: RunFolder,
+        model: Method,
+        state: TrainingState,
+        loader: ViewLoader,
+        processes: Processes,
     ) -> None:
-        self._settings, self._per_epoch = settings, per_epoch
+        self._settings, self._per_epoch = settings, len(loader)
         self._run, self._epochs = settings.run, settings.optim.epochs
-        self._folder, self._model, self._state = folder, model, state
-        self._every = Every.parse(settings.run.save_every, "--save-every")
+        self._folder, self._model, self._state, self._processes = folder, model, state, processes
+        state.data = {"training images": len(loader.source), "steps per epoch": len(loader)}
+        self._every = Every.parse_several(settings.run.save_every, "--save-every")
         self._saved_at = time.monotonic()
         self._skipped: set[Path] = set()
         self.kept: int | None = None
 
     def resume(self) -> None:
         """Clear away what a killed process left behind, and take up the newest state; see `take_up`."""
-        for folder in self._folder.folders:
-            remove_leftovers(folder)
+        if self._processes.is_first:  # by the time another one came here, it might be what this one is writing
+            for folder in self._folder.folders:
+                remove_leftovers(folder)
         self.take_up()
 
     def take_up(self) -> None:
         """Take up the newest state that is whole; nothing where the run was stopped before its first.
 
+        The first process looks for it. The others, who on another machine may for a while see other files than it does,
+        load the one that it names, and none goes on unless all have read the same.
+
         Raises:
-            GrocoError: If there are states or checkpoints, but no state is whole, or it is not of this run.
+            GrocoError: If there are states or checkpoints, but no state is whole, it is not of this run, or a process
+                cannot read it.
         """
-        states = self._folder.states
-        for path in states:
-            try:
-                self._state.load(path)
-            except DamagedStateError as error:
-                console.warn(f"skipped {error.message}")
-                self._skipped.add(path)
-            else:
-                self.kept = self._state.step
-                return
-        if states or self._folder.latest.exists():
-            reason = "none of its states is whole" if states else "its state is gone"
+        told = self._processes.from_first(self._take_newest)
+        if not told:
+            return
+        digest, name = told.split(" ", 1)
+        same = self._processes.is_first or self._is_whole(Path(name), digest)
+        if self._processes.agreed(0 if same else 1):
             raise GrocoError(
-                f"--resume: cannot go on with {self._folder.path}: {reason}",
-                "begin a new run with another --output; the checkpoints of this one stay as they are",
+                f"--resume: not every process read {name} as the first one did",
+                "wait until all machines see the same files, then type the same again",
             )
+        self.kept = self._state.step
 
     def due(self) -> bool:
         """Whether it is time to save."""
-        return self._lasts() or self._every.due(self._state.step, self._per_epoch, time.monotonic() - self._saved_at)
+        since = time.monotonic() - self._saved_at
+        return self._lasts() or any(every.due(self._state.step, self._per_epoch, since) for every in self._every)
 
     def save(self) -> None:
         """Write latest.safetensors, the epoch's own file if it is to last, and the state.
@@ -120,6 +131,30 @@ class Saver:
         for step, loss in enumerate(found, self._state.step - len(found) + 1):
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss is {loss} in", step)
+
+    def _take_newest(self) -> str:
+        """Load the newest state that is whole; its hash and path, "" where the run was stopped before its first."""
+        states = self._folder.states
+        for path in states:
+            try:
+                return f"{self._state.load(path)} {path}"
+            except DamagedStateError as error:
+                console.warn(f"skipped {error.message}")
+                self._skipped.add(path)
+        if states or self._folder.latest.exists():
+            reason = "none of its states is whole" if states else "its state is gone"
+            raise GrocoError(
+                f"--resume: cannot go on with {self._folder.path}: {reason}",
+                "begin a new run with another --output; the checkpoints of this one stay as they are",
+            )
+        return ""
+
+    def _is_whole(self, path: Path, digest: str) -> bool:
+        """Load a state; whether it is the one with this hash."""
+        try:
+            return self._state.load(path) == digest
+        except DamagedStateError:
+            return False
 
     def _lasts(self) -> bool:
         """Whether this is the end of an epoch whose checkpoint is never overwritten."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -24,6 +25,9 @@ PARTS = ("forward", "loss", "backward", "optimiser")
 class TrainingStep:
     """The networks, the loss and the optimiser, and how they take one step.
 
+    What the networks draw at random (drop path, dropout) depends on the seed, the step and the process alone, not on
+    what was drawn before: a resumed run draws the same.
+
     Args:
         model: The networks, on the device.
         loss: What is minimised.
@@ -31,6 +35,7 @@ class TrainingStep:
         positive_views: The first of the views that serve as positives.
         processes: This process, and those that it trains with.
         precision: A resolved one: "fp32", "bf16" or "fp16".
+        seed: The run's.
     """
 
     def __init__(
@@ -42,9 +47,11 @@ class TrainingStep:
         positive_views: int,
         processes: Processes,
         precision: str,
+        seed: int,
     ) -> None:
         self.model, self.loss, self.state = model, loss, state
         self._positive_views, self._processes, self._precision = positive_views, processes, precision
+        self._seed = seed
         self._parallel = processes.parallel(model)
 
     def __call__(
@@ -67,6 +74,7 @@ class TrainingStep:
             The loss over all processes, without gradient, and what it compared.
         """
         done = done or _nobody
+        self._draw_anew()
         self.model.before_step(progress)
         with devices.autocast(self._processes.device, self._precision):
             compared = self._parallel([view.contiguous(memory_format=torch.channels_last) for view in views])
@@ -79,6 +87,14 @@ class TrainingStep:
         done("optimiser")
         self.state.step += 1
         return self._processes.mean(loss.detach()), compared
+
+    def _draw_anew(self) -> None:
+        entropy = np.random.SeedSequence([self._seed, self.state.step, self._processes.rank])
+        seed = int(entropy.generate_state(1, np.uint64)[0])
+        if self._processes.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)  # torch's function for all devices takes ten times as long here
+        else:
+            torch.manual_seed(seed)
 
     def _optimise(self, rate: float) -> None:
         optimizer, scaler = self.state.optimizer, self.state.scaler
@@ -121,7 +137,13 @@ def build_step(settings: PretrainSettings, loss: ViewLoss, processes: Processes,
         binding(settings),
     )
     return TrainingStep(
-        model, loss, state, positive_views=settings.views.views, processes=processes, precision=precision
+        model,
+        loss,
+        state,
+        positive_views=settings.views.views,
+        processes=processes,
+        precision=precision,
+        seed=settings.run.seed,
     )
 
 

@@ -25,6 +25,7 @@ from groco_cli.engine.pace import Stopwatch
 from groco_cli.engine.processes import Processes, joined
 from groco_cli.engine.report import Report
 from groco_cli.engine.run_folder import RunFolder, new_run_folder
+from groco_cli.engine.run_lock import held
 from groco_cli.engine.saving import Saver
 from groco_cli.engine.schedule import learning_rate
 from groco_cli.engine.settings import PretrainSettings
@@ -74,26 +75,27 @@ def _pretrain(settings: PretrainSettings, resume: RunFolder | None, processes: P
     folder = resume or RunFolder(
         Path(processes.from_first(lambda: str(new_run_folder(settings.run.output, settings.recipe).path)))
     )
-    saver = Saver(settings, folder, step.model, step.state, len(loader))
-    if resume:
-        saver.resume()
-    if processes.is_first:
-        with atomic_write(folder.settings) as temporary:
-            temporary.write_text(to_toml(settings), encoding="utf-8")
-    where = devices.describe(device) + (f", {processes.world} processes" if processes.world > 1 else "")
-    announce(settings, dataset, len(loader), loss, folder, step.state.step, f"{where}, {precision}")
-    monitor = knn_monitor(dataset, device, scoring_decoders(settings.data, processes), settings.data.on_bad_image)
-    epochs = settings.optim.epochs
-    with (
-        dead_workers_explained(),
-        compiler_explained(),
-        closing(_metrics_log(settings, processes, folder, saver)) as metrics,
-        StopRequest() as stop,
-        Report(step.state.step, len(loader) * epochs, epochs) as report,
-        processes.ending_together(),
-    ):
-        curves = Curves(folder.metrics, folder.curves, _title(settings))
-        _Run(settings, folder, processes, loader, step, saver, monitor, metrics, stop, report, curves).train()
+    with held(folder) if processes.is_first else nullcontext():
+        saver = Saver(settings, folder, step.model, step.state, loader, processes)
+        if resume:
+            saver.resume()
+        if processes.is_first:
+            with atomic_write(folder.settings) as temporary:
+                temporary.write_text(to_toml(settings), encoding="utf-8")
+        where = devices.describe(device) + (f", {processes.world} processes" if processes.world > 1 else "")
+        announce(settings, dataset, len(loader), loss, folder, step.state.step, f"{where}, {precision}")
+        monitor = knn_monitor(dataset, device, scoring_decoders(settings.data, processes), settings.data.on_bad_image)
+        epochs = settings.optim.epochs
+        with (
+            dead_workers_explained(),
+            compiler_explained(),
+            closing(_metrics_log(settings, processes, folder, saver)) as metrics,
+            StopRequest() as stop,
+            Report(step.state.step, len(loader) * epochs, epochs) as report,
+            processes.ending_together(),
+        ):
+            curves = Curves(folder.metrics, folder.curves, _title(settings))
+            _Run(settings, folder, processes, loader, step, saver, monitor, metrics, stop, report, curves).train()
     return folder.path
 
 

@@ -58,6 +58,7 @@ def retrieval_features(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=leave_interrupts_to_the_main_process,
+        generator=torch.Generator(),  # as in `pool.worker_loader`
     )
     training = encoder.training
     encoder.to(device).eval()

@@ -117,7 +117,7 @@ def pretrain(
     ] = None,
     save_every: Annotated[
         str | None,
-        setting("How often to save the resumable state, in epochs, steps or minutes.", metavar="N|Nsteps|Nmin"),
+        setting("How often to save the resumable state; several joined by commas.", metavar="N|Nsteps|Nmin"),
     ] = None,
     keep: Annotated[int | None, setting("Newest resumable states to keep.", metavar="N")] = None,
     milestones: Annotated[

@@ -1,11 +1,14 @@
 """States: what comes back, and that a damaged one never passes for whole."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from groco_cli.engine import checkpoint
 from groco_cli.engine.checkpoint import DamagedStateError, TrainingState
 from groco_cli.errors import GrocoError, UsageError
 
@@ -35,16 +38,24 @@ def saved(tmp_path) -> tuple[TrainingState, Path]:
     return state, tmp_path / "state.pt"
 
 
-def test_everything_comes_back_random_numbers_too(saved):
+def test_everything_comes_back(saved):
     state, path = saved
-    expected = torch.rand(3)
     other = built(lr=0.1)
     other.step = other.overflows = 0
     assert not same(everything(other), everything(state))
     other.load(path)
     assert same(everything(other), everything(state))
     assert (other.step, other.overflows) == (3, 2)
-    assert torch.equal(torch.rand(3), expected)
+
+
+def test_states_are_told_apart_by_their_hashes(saved, tmp_path):
+    _, path = saved
+    copy, later = tmp_path / "copy.pt", built(lr=0.1)
+    copy.write_bytes(path.read_bytes())
+    later.save(tmp_path / "later.pt")
+    first, again, other = (built(lr=0.1).load(file) for file in (path, copy, tmp_path / "later.pt"))
+    assert first == again != other
+    assert " " not in first
 
 
 @pytest.mark.parametrize("fused_before", [False, True])
@@ -95,12 +106,64 @@ def test_a_file_cut_short_is_noticed(saved, length):
         built(lr=0.1).load(path)
 
 
-def test_a_file_that_is_not_there_or_of_something_else_is_damaged(tmp_path):
-    torch.save([1, 2], tmp_path / "list.pt", pickle_protocol=2)
-    (tmp_path / "text.pt").write_text("no state")
-    for name in ("absent.pt", "text.pt"):
-        with pytest.raises(DamagedStateError):
-            built().load(tmp_path / name)
+def test_a_file_of_something_else_is_damaged(saved):
+    _, path = saved
+    parts = torch.load(path, weights_only=True)
+    for other in ([1, 2], {}, {name: part for name, part in parts.items() if name != "optimizer"}):
+        torch.save(other, path)
+        with pytest.raises(DamagedStateError, match="something else than a state"):
+            built(lr=0.1).load(path)
+    path.write_text("no state")
+    with pytest.raises(DamagedStateError):
+        built(lr=0.1).load(path)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOENT], ids=errno.errorcode.get)
+def test_a_file_that_cannot_be_read_now_is_not_taken_for_damaged(saved, monkeypatch, number):
+    _, path = saved
+
+    def fail(*_: object) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    other = built(lr=0.1)
+    before = everything(other)
+    with pytest.raises(GrocoError) as caught:
+        other.load(path)
+    assert not isinstance(caught.value, DamagedStateError)
+    assert caught.value.message == f"cannot read {path}: {os.strerror(number)}"
+    assert same(everything(other), before)
+
+
+@pytest.mark.parametrize("where", ["file", "tensors"])
+def test_too_little_memory_is_not_taken_for_damage(saved, monkeypatch, where):
+    _, path = saved
+
+    def fail(*_: object, **__: object) -> None:
+        if where == "file":
+            raise MemoryError
+        torch.empty(10**15)  # what torch raises is no MemoryError
+
+    monkeypatch.setattr(*{"file": (Path, "read_bytes"), "tensors": (checkpoint.torch, "load")}[where], fail)
+    with pytest.raises(GrocoError, match=f"not enough memory to read {path}") as caught:
+        built(lr=0.1).load(path)
+    assert not isinstance(caught.value, DamagedStateError)
+
+
+@pytest.mark.parametrize(("what", "count"), [("training images", 1_281_166), ("steps per epoch", 1250)])
+def test_a_state_of_a_run_on_other_images_is_refused_and_changes_nothing(tmp_path, what, count):
+    state, other = built(), built()
+    state.data = {"training images": 1_281_167, "steps per epoch": 1251}
+    state.save(tmp_path / "state.pt")
+    other.data = state.data | {what: count}
+    before = everything(other)
+    with pytest.raises(UsageError, match=f"on {state.data[what]:,} {what}, and now there are {count:,}") as caught:
+        other.load(tmp_path / "state.pt")
+    assert "put the images back" in caught.value.hint
+    assert same(everything(other), before)
+    other.data = state.data
+    other.load(tmp_path / "state.pt")
+    assert same(everything(other), everything(state))
 
 
 def test_a_state_of_a_run_with_other_settings_is_refused_and_changes_nothing(saved):

@@ -31,6 +31,15 @@ def test_anything_else_is_refused_and_says_what_to_type(typed):
     assert "500steps" in caught.value.hint
 
 
+def test_several_intervals_have_commas_between_them():
+    assert Every.parse_several("1, 30min", "--save-every") == (Every(1, "epochs"), Every(30, "minutes"))
+    assert Every.parse_several("500steps", "--save-every") == (Every(500, "steps"),)
+    for typed in ("1,", ",", "1 30min", "1,,2h"):
+        with pytest.raises(UsageError, match="--save-every") as caught:
+            Every.parse_several(typed, "--save-every")
+        assert "1,30min" in caught.value.hint
+
+
 def due_steps(every: Every, per_epoch: int, total: int) -> list[int]:
     return [step for step in range(1, total + 1) if every.due(step, per_epoch, 0.0)]
 

@@ -1,16 +1,21 @@
 """Two processes, each with half of every batch, train as one does with all of it; on the CPU, over gloo."""
 
 import os
+import signal
 import socket
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from groco_cli import devices
+from groco_cli.distributed.interrupt import Interrupted
 from groco_cli.engine import pretrain, step
 from groco_cli.engine.configuration import override
 from groco_cli.engine.feeding import decoders, scoring_decoders
@@ -18,6 +23,7 @@ from groco_cli.engine.methods import Method
 from groco_cli.engine.metrics import read_metrics
 from groco_cli.engine.objective import build_method
 from groco_cli.engine.processes import Processes, joined
+from groco_cli.engine.report import Report
 from groco_cli.engine.run_folder import RunFolder
 from groco_cli.engine.settings import DataSettings, LossSettings, PretrainSettings, RunSettings
 from groco_cli.errors import UsageError
@@ -39,20 +45,41 @@ def in_double(settings: PretrainSettings) -> Method:
     return method
 
 
-def one_of_two(rank: int, settings: PretrainSettings, port: int) -> None:
+def take_place(rank: int, port: int) -> None:
+    """What torchrun tells one of two processes."""
     torch.set_num_threads(1)
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
     os.environ |= {name: str(value) for name, value in place.items()}
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+
+
+def one_of_two(rank: int, port: int, settings: PretrainSettings) -> None:
+    take_place(rank, port)
     step.build_method = in_double
     pretrain(settings)
 
 
-def in_two_processes(settings: PretrainSettings) -> Path:
+def one_of_two_with_drop_path(rank: int, port: int, settings: PretrainSettings, stop: int) -> None:
+    """Begins the run or goes on with it, until the first process gets a signal after a step."""
+    take_place(rank, port)
+    create, reported, folder = timm.create_model, Report.step, RunFolder(Path(settings.run.output))
+
+    def stopped(self: Report, now: int) -> None:
+        reported(self, now)
+        if rank == 0 and now == stop:
+            signal.raise_signal(signal.SIGINT)
+
+    Report.step = stopped
+    timm.create_model = lambda *names, **options: create(*names, drop_path_rate=0.5, **options)
+    with suppress(Interrupted, SystemExit):
+        pretrain(settings, resume=folder if folder.holds_a_run else None)
+
+
+def in_two_processes(one: Callable[..., None], settings: PretrainSettings, *more: object) -> Path:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    mp.spawn(one_of_two, (settings, port), nprocs=2)
+    mp.spawn(one, (port, settings, *more), nprocs=2)
     return Path(settings.run.output)
 
 
@@ -75,7 +102,7 @@ def test_the_curves_of_two_processes_equal_those_of_one(twenty_steps, tmp_path, 
     monkeypatch.setattr(step, "build_method", in_double)
     settings = override(twenty_steps, {"loss": {"loss": loss}, "method": {"method": method}}, "test")
     one = pretrain(override(settings, {"run": {"output": str(tmp_path / "one")}}, "test"))
-    two = in_two_processes(settings)
+    two = in_two_processes(one_of_two, settings)
     assert len(curve(one)) == 20
     assert curve(one).std() > 1e-4  # it is no flat line
     for figure in ("loss", "positive_similarity", "negative_similarity"):
@@ -85,6 +112,21 @@ def test_the_curves_of_two_processes_equal_those_of_one(twenty_steps, tmp_path, 
         torch.testing.assert_close(trained[1][name], weight, atol=1e-6, rtol=0)
     kinds = [[line["kind"] for line in read_metrics(RunFolder(folder).metrics)] for folder in (one, two)]
     assert kinds[0] == kinds[1]
+
+
+@pytest.mark.slow
+def test_two_processes_that_draw_at_random_resume_bit_for_bit_in_mid_epoch(twenty_steps, tmp_path):
+    settings = override(twenty_steps, {"optim": {"epochs": 2}, "run": {"knn_every": 0}}, "test")
+    whole = override(settings, {"run": {"output": str(tmp_path / "whole")}}, "test")
+    folder = RunFolder(in_two_processes(one_of_two_with_drop_path, settings, 7))
+    assert [path.stem for path in folder.states] == ["step-000000007", "step-000000005"]
+    in_two_processes(one_of_two_with_drop_path, settings, 0)
+    in_two_processes(one_of_two_with_drop_path, whole, 0)
+    runs = folder, RunFolder(Path(whole.run.output))
+    states = [torch.load(run.state(10), weights_only=True)["model"] for run in runs]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+    assert len(curve(folder.path)) == 10
+    assert torch.equal(*(curve(run.path) for run in runs))
 
 
 @pytest.mark.parametrize(("batch", "hint"), [(32, "30 or 33"), (2, "3")])

@@ -21,7 +21,7 @@ from groco_cli.engine.schedule import learning_rate
 from groco_cli.engine.settings import PretrainSettings
 from groco_cli.losses import GroCoLoss, InfoNCELoss, MoCoLoss, TripletLoss
 
-# Section 4.1 and the released configurations. Columns: batch, epochs, steps an epoch, steps, warm-up steps,
+# Section 4.1 and the released configurations. Columns: batch, epochs, steps per epoch, steps, warm-up steps,
 # peak learning rate. "released" marks what the paper's text does not say or says otherwise.
 SCHEDULES = {
     "100": (1024, 100, 1251, 125_100, 1_251, 24.0),

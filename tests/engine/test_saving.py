@@ -12,15 +12,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from timm.layers import DropPath
+from torch import nn
 
 from groco_cli import console, devices
 from groco_cli.distributed.interrupt import Interrupted
-from groco_cli.engine import checkpoint, pretrain, saving
+from groco_cli.engine import checkpoint, pretrain, run_lock, saving
 from groco_cli.engine.checkpoint import TrainingState
 from groco_cli.engine.configuration import override, resume_settings
+from groco_cli.engine.every import Every
 from groco_cli.engine.metrics import read_metrics
 from groco_cli.engine.report import Report
 from groco_cli.engine.run_folder import RunFolder
@@ -91,12 +95,21 @@ def assert_saved_is_good(folder: RunFolder, newest: int) -> None:
         state = torch.load(path, weights_only=True)
         assert all(tensor.isfinite().all() for tensor in state["model"].values())
     assert all(parameter.isfinite().all() for parameter in load_encoder(folder.latest).parameters())
-    assert not any(path.name.startswith(".") for path in folder.path.rglob("*"))
+    assert {path.name for path in folder.path.rglob(".*")} <= {".lock"}
 
 
 @pytest.mark.parametrize(
     ("every", "expected"),
-    [("1", [0, 3, 6]), ("2", [0, 6]), ("2steps", [0, 2, 4, 6]), ("4steps", [0, 4, 6]), ("1min", [0, 2, 4, 6])],
+    [
+        ("1", [0, 3, 6]),
+        ("2", [0, 6]),
+        ("2steps", [0, 2, 4, 6]),
+        ("4steps", [0, 4, 6]),
+        ("1min", [0, 2, 4, 6]),
+        ("1,1min", [0, 2, 3, 5, 6]),  # the minutes begin anew at step 3
+        ("5steps, 1", [0, 3, 5, 6]),
+        ("1,30min", [0, 3, 6]),
+    ],
 )
 def test_it_is_saved_when_asked_and_at_the_end(quick, monkeypatch, every, expected):
     clock, saved, original = SimpleNamespace(steps=0), [], TrainingState.save
@@ -115,6 +128,14 @@ def test_it_is_saved_when_asked_and_at_the_end(quick, monkeypatch, every, expect
     monkeypatch.setattr(saving, "time", SimpleNamespace(monotonic=lambda: 40.0 * clock.steps))
     pretrain(changed(quick, save_every=every))
     assert saved == expected
+
+
+def test_an_hour_is_never_lost_by_default():
+    default = Every.parse_several(PretrainSettings().run.save_every, "--save-every")
+    assert [any(every.due(step, 1000, seconds) for every in default) for step, seconds in [(1, 1800), (1000, 1)]] == [
+        True,
+        True,
+    ]
 
 
 def test_how_often_it_is_saved_and_what_is_kept_changes_nothing_in_the_training(quick):
@@ -169,6 +190,29 @@ def test_a_damaged_state_is_skipped_by_name_and_the_run_goes_on_from_the_one_bef
     assert_equal(folder, whole(settings))
 
 
+@pytest.mark.parametrize("place", ["state", "folder"])
+def test_what_cannot_be_read_for_the_moment_ends_the_resume_and_is_neither_skipped_nor_deleted(
+    quick, monkeypatch, place
+):
+    settings = changed(quick, save_every="2steps", keep=2)
+    folder = stopped(settings, 5)
+    fails = folder.state(5) if place == "state" else folder.path / "state"
+    name = "read_bytes" if place == "state" else "iterdir"
+    original = getattr(Path, name)
+
+    def failing(path: Path) -> object:
+        if path == fails:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return original(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, name, failing)
+        with pytest.raises(GrocoError, match=f"cannot read {fails}: Input/output error"):
+            resumed(settings)
+    assert steps(folder) == [5, 4]
+    assert_equal(resumed(settings), whole(settings))
+
+
 def test_where_no_state_is_whole_the_run_is_not_begun_again_over_its_checkpoints(quick):
     folder = stopped(quick, 5)
     before = folder.latest.read_bytes()
@@ -206,13 +250,14 @@ def test_a_run_of_before_there_were_several_states_resumes_bit_for_bit(quick):
     folder = stopped(quick, 4)
     newest, *older = folder.states
     state = torch.load(newest, weights_only=True)
-    del state["settings"], state["overflows"]
+    del state["settings"], state["overflows"], state["data"]
+    state |= {"random": torch.get_rng_state(), "random_cuda": []}  # now it follows from the step
     torch.save(state, folder.path / "state/latest.pt")
     for path in (newest, *older):
         path.unlink()
     toml = folder.settings.read_text()
-    assert 'save_every = "1"\nkeep = 2\nmilestones = 100\n' in toml
-    folder.settings.write_text(toml.replace('save_every = "1"\nkeep = 2\nmilestones = 100\n', "save_every = 1\n"))
+    assert 'save_every = "1,30min"\nkeep = 2\nmilestones = 100\n' in toml
+    folder.settings.write_text(toml.replace('save_every = "1,30min"\nkeep = 2\nmilestones = 100\n', "save_every = 1\n"))
     assert_equal(resumed(quick), whole(quick))
 
 
@@ -234,6 +279,25 @@ def test_what_a_kill_left_half_written_is_removed_and_nothing_else(quick):
         path.write_text("half")
     resumed(quick)
     assert [path.exists() for path in left + own] == [False, False, True, True]
+
+
+def test_a_second_run_in_the_same_folder_is_refused_and_does_the_first_no_harm(quick, monkeypatch):
+    folder, refused = RunFolder(Path(quick.run.output)), []
+    monkeypatch.setattr(run_lock, "_PATIENCE", 0.0)
+
+    def begin_a_second() -> None:
+        before = folder.metrics.read_bytes()
+        with pytest.raises(GrocoError, match=f"is in use by process {os.getpid()}@") as caught:
+            resumed(quick)
+        refused.append(caught.value)
+        assert folder.metrics.read_bytes() == before != b""
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 4, begin_a_second)
+        pretrain(quick)
+    assert len(refused) == 1
+    assert_equal(folder, whole(quick))
+    assert_saved_is_good(folder, newest=6)
 
 
 def full_disk(at: int) -> Callable[..., None]:
@@ -336,6 +400,49 @@ def test_a_data_folder_that_is_lost_in_mid_run_is_one_line_and_costs_nothing(fil
     assert_saved_is_good(folder, newest=steps(folder)[0])
     assert steps(folder)[0] >= 4
     assert_equal(resumed(settings), whole(settings))
+
+
+@pytest.mark.parametrize("change", ["fewer", "more"])
+def test_a_run_whose_images_are_not_as_many_as_before_is_not_gone_on_with(files, change):
+    folder, pictures = stopped(files, 2), Path(files.data.data)
+    aside = pictures.with_name("95.png")
+    if change == "fewer":
+        (pictures / "95.png").rename(aside)
+    else:
+        shutil.copy(pictures / "95.png", pictures / "96.png")
+    there = 95 if change == "fewer" else 97
+    with pytest.raises(UsageError, match=f"on 96 training images, and now there are {there}") as caught:
+        resumed(files)
+    assert "put the images back" in caught.value.hint
+    assert steps(folder) == [2, 0]
+    if change == "fewer":
+        aside.rename(pictures / "95.png")
+    else:
+        (pictures / "96.png").unlink()
+    assert_equal(resumed(files), whole(files))
+
+
+@pytest.fixture
+def drop_path(monkeypatch) -> None:
+    """Encoders that leave out half of their residual branches at random."""
+    create = timm.create_model
+
+    def created(*names: object, **options: object) -> nn.Module:
+        model = create(*names, drop_path_rate=0.5, **options)
+        assert any(isinstance(module, DropPath) and module.drop_prob for module in model.modules())
+        return model
+
+    monkeypatch.setattr(timm, "create_model", created)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.usefixtures("drop_path")
+def test_an_encoder_that_draws_at_random_resumes_bit_for_bit_in_mid_epoch(files, workers):
+    settings = override(files, {"model": {"arch": "test_vit"}, "data": {"workers": workers}}, "test")
+    stopped(settings, 2)
+    torch.manual_seed(12345)  # whatever happens in between
+    folder = resumed(settings)
+    assert_equal(folder, whole(settings))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -47,6 +47,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.SIG
 def test_a_run_leaves_settings_metrics_checkpoints_and_a_picture(tiny):
     folder = RunFolder(pretrain(tiny))
     assert sorted(p.relative_to(folder.path).as_posix() for p in folder.path.rglob("*") if p.is_file()) == [
+        ".lock",
         "checkpoints/epoch-0002.safetensors",
         "checkpoints/latest.safetensors",
         "metrics.jsonl",

@@ -80,7 +80,7 @@ def saved_step(folder: RunFolder) -> int:
 
 def moment(folder: RunFolder, before: float) -> str:
     """What the process was doing when it was killed."""
-    if any(path.name.startswith(".") for path in folder.path.rglob("*")):
+    if any(not path.name.startswith(".lock") for path in folder.path.rglob(".*")):
         return "writing"
     changed = folder.metrics.exists() and folder.metrics.stat().st_mtime > before
     return "training" if changed else "starting"

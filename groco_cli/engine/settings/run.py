@@ -19,7 +19,8 @@ class RunSettings:
         precision: "auto", "fp32", "bf16" or "fp16".
         compile: Whether torch.compile makes kernels for the networks; see `compiling`.
         seed: Of weights, order and views.
-        save_every: How often everything is saved: "1" (epochs), "500steps" or "10min"; at the end in any case.
+        save_every: How often everything is saved: "1" (epochs), "500steps", "10min", or several with commas between
+            them, minutes counted from the last save for whatever reason; at the end in any case.
         keep: States kept to go on from, the newest ones.
         milestones: Epochs between checkpoints that are kept for good; 0 for the last only.
         log_every: Steps between lines of metrics.jsonl.
@@ -37,7 +38,7 @@ class RunSettings:
     precision: str = "auto"
     compile: bool = False
     seed: int = 0
-    save_every: str = "1"
+    save_every: str = "1,30min"
     keep: int = 2
     milestones: int = 100
     log_every: int = 10
@@ -53,7 +54,7 @@ class RunSettings:
         """Raise a UsageError that names the option where a value cannot be used."""
         one_of("--precision", self.precision, PRECISIONS)
         at_least("--seed", self.seed, 0)
-        Every.parse(self.save_every, "--save-every")
+        Every.parse_several(self.save_every, "--save-every")
         at_least("--keep", self.keep, 1)
         at_least("--milestones", self.milestones, 0)
         at_least("--log-every", self.log_every, 1)
