@@ -46,6 +46,14 @@ def from_first(value: T) -> T:
     return values[0]
 
 
+def from_all(value: T) -> list[T]:
+    """What each process gives, in every process."""
+    values = [value] * world_size()
+    if _together():
+        dist.all_gather_object(values, value)
+    return values
+
+
 def all_rows(part: Tensor, total: int, device: torch.device) -> Tensor:
     """All rows, in every process, of which each has its part (`share_of`).
 
@@ -76,10 +84,7 @@ def failing_together() -> Iterator[None]:
         if not _together():
             raise
         own = error.message, error.hint
-    found: list[tuple[str, str] | None] = [own] * world_size()
-    if _together():
-        dist.all_gather_object(found, own)
-    for trouble in filter(None, found):
+    for trouble in filter(None, from_all(own)):
         raise GrocoError(*trouble)
 
 

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from groco_cli.errors import GrocoError, UsageError
-from groco_cli.evaluation.index import Index, IndexOptions, open_index
-from groco_cli.evaluation.index.blocks import blocks, feature_blocks
-from groco_cli.evaluation.index.torch_index import TorchIndex
+from groco_cli.errors import UsageError
+from groco_cli.evaluation.index import IndexOptions
+from groco_cli.evaluation.index.blocks import blocks
+from groco_cli.evaluation.neighbours import Neighbours, find_neighbours
 
 TEMPERATURE = 0.07
 KS = (1, 10, 20)
 _BLOCK = 4096  # queries whose votes are counted together
-_RECALLED = 1000  # queries that an inexact search is checked on
 
 
 @dataclass(frozen=True)
@@ -74,68 +73,6 @@ def knn_classify(
     return score_neighbours(neighbours, train_labels, test_labels, ks=ks, temperature=temperature)
 
 
-@dataclass(frozen=True)
-class Neighbours:
-    """The nearest of a bank to each query.
-
-    Args:
-        similarities: Cosines, nearest first, float32 [q, k].
-        rows: Which of the bank they are, int64 [q, k].
-        backend: What searched.
-        recall: Share of the true neighbours that are among these, measured on up to 1,000 queries; None where the
-            search was exact.
-    """
-
-    similarities: Tensor
-    rows: Tensor
-    backend: str
-    recall: float | None = None
-
-
-def find_neighbours(
-    bank: Tensor, queries: Tensor | None, k: int, *, device: torch.device, options: IndexOptions | None = None
-) -> Neighbours:
-    """Search a bank by cosine similarity.
-
-    Args:
-        bank: Features [n, D], not normalised.
-        queries: Features [q, D]; None to take each of the bank as a query to all the others (leave-one-out).
-        k: Number of neighbours, at most n (n - 1 for leave-one-out).
-        device: Where to search.
-        options: How to search; None for exactly.
-
-    Raises:
-        GrocoError: If the features differ in length, or one is not finite.
-        UsageError: For options that this machine or bank cannot serve.
-    """
-    _check_features(bank, bank if queries is None else queries)
-    index = open_index(bank, k + (queries is None), options=options, device=device)
-    everything = torch.arange(len(bank if queries is None else queries))
-    similarities, rows = _search(index, bank, queries, everything, k)
-    if index.exact:
-        return Neighbours(similarities, rows, index.backend)
-    count = min(_RECALLED, len(rows))
-    sample = torch.arange(count) * len(rows) // count  # evenly
-    _, true = _search(TorchIndex(bank, device=torch.device("cpu")), bank, queries, sample, k)
-    found = sum(int(torch.isin(one, other).sum()) for one, other in zip(true, rows[sample], strict=True))
-    recall = found / true.numel()
-    backend = f"{index.backend}; recall@{k} {100 * recall:.2f} % ({count:,} queries)"
-    return Neighbours(similarities, rows, backend, recall)
-
-
-def _search(index: Index, bank: Tensor, queries: Tensor | None, asked: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest to some of the queries, by number, int64 [a]; without queries, some of the bank to all others."""
-    whole = bank if queries is None else queries
-    vectors = whole if len(asked) == len(whole) else whole[asked]
-    if queries is not None:
-        return index.search(vectors, k)
-    similarities, rows = index.search(vectors, k + 1)
-    # The image itself goes last; where copies of it pushed it out already, the last neighbour goes instead.
-    others = (rows == asked[:, None]).int().argsort(dim=1, stable=True)[:, :-1]
-    others = others.sort(dim=1).values
-    return similarities.gather(1, others), rows.gather(1, others)
-
-
 def score_neighbours(
     neighbours: Neighbours,
     train_labels: Tensor,
@@ -187,17 +124,6 @@ def predict(neighbours: Neighbours, train_labels: Tensor, *, k: int, temperature
             for block in blocks(len(neighbours.rows), _BLOCK)
         ]
     )
-
-
-def _check_features(bank: Tensor, queries: Tensor) -> None:
-    if bank.shape[1] != queries.shape[1]:
-        raise GrocoError(
-            f"the bank has features of length {bank.shape[1]}, the queries of {queries.shape[1]}",
-            "take both from the same encoder",
-        )
-    for name, features in (("bank", bank), ("queries", queries)):
-        if not all(features[block].isfinite().all() for block in feature_blocks(features)):
-            raise GrocoError(f"a feature of the {name} is not finite", "the encoder is damaged or diverged")
 
 
 def check_votes(ks: Sequence[int], temperature: float, bank: int) -> None:

@@ -9,7 +9,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from groco_cli.data.sources import Dataset, Source
-from groco_cli.evaluation.knn import Neighbours
+from groco_cli.evaluation.neighbours import Neighbours
 
 RIGHT, WRONG = "#009e73", "#d55e00"  # told apart by the colour-blind too, and said by a sign besides
 SOFT = "0.35"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from groco_cli.evaluation.knn import Neighbours
+from groco_cli.evaluation.neighbours import Neighbours
 
 
 @dataclass(frozen=True, kw_only=True)

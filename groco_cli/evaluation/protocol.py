@@ -11,8 +11,9 @@ from groco_cli import console
 from groco_cli.data.sources import Dataset, Source
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.evaluation.feature_cache import plain_features
-from groco_cli.evaluation.index import IndexOptions, choose_library
-from groco_cli.evaluation.knn import KNNScore, Neighbours, check_votes, find_neighbours, score_neighbours
+from groco_cli.evaluation.index import IndexOptions
+from groco_cli.evaluation.knn import KNNScore, check_votes, score_neighbours
+from groco_cli.evaluation.neighbours import Neighbours, check_search, find_together
 from groco_cli.models import Encoder, EncoderMetadata, create_encoder, load_encoder
 from groco_cli.models.containers import CheckpointError
 
@@ -103,6 +104,8 @@ def evaluate_knn(
 ) -> KNNResult:
     """Classify a data set's test images by its training images, or each image by all others where none are held out.
 
+    Under torch.distributed each process takes its part of the images and of the search, and all are given the result.
+
     Args:
         encoder: Gives the features.
         dataset: Labelled, of two classes or more (`check_labels`).
@@ -119,7 +122,7 @@ def evaluate_knn(
     """
     check_labels(dataset)
     check_votes(ks, temperature, len(dataset.train) - (dataset.test is None))
-    choose_library(options or IndexOptions(), max(ks) + (dataset.test is None), device=device)
+    check_search(options, max(ks) + (dataset.test is None), device=device)
 
     def labelled_features(part: str, source: Source) -> tuple[torch.Tensor, torch.Tensor]:
         features = plain_features(
@@ -141,7 +144,7 @@ def evaluate_knn(
 
     bank, bank_labels = labelled_features("train", dataset.train)
     queries, labels = (None, bank_labels) if dataset.test is None else labelled_features("test", dataset.test)
-    neighbours = find_neighbours(bank, queries, max(ks), device=device, options=options)
+    neighbours = find_together(bank, queries, max(ks), device=device, options=options)
     scores = score_neighbours(neighbours, bank_labels, labels, ks=ks, temperature=temperature)
     return KNNResult(
         scores=scores,

@@ -15,8 +15,9 @@ from groco_cli.data.sources import Source
 from groco_cli.data.sources.transfer import Failed, Missing, ObjectSource, TransferSet
 from groco_cli.errors import GrocoError
 from groco_cli.evaluation.feature_cache import plain_features
-from groco_cli.evaluation.knn import Neighbours, check_votes, find_neighbours, predict
+from groco_cli.evaluation.knn import check_votes, predict
 from groco_cli.evaluation.multilabel import log_votes, score_votes
+from groco_cli.evaluation.neighbours import Neighbours, find_together
 from groco_cli.models import Encoder
 
 
@@ -126,7 +127,7 @@ def nearest(k: int, temperature: float, device: torch.device) -> Classifier:
 
     def score(data: TransferSet, train: Tensor, test: Tensor) -> TransferScore:
         check_votes([k], temperature, len(data.train))
-        return score_set(data, find_neighbours(train, test, k, device=device), k=k, temperature=temperature)
+        return score_set(data, find_together(train, test, k, device=device), k=k, temperature=temperature)
 
     return score
 

@@ -79,7 +79,7 @@ def test_what_searched_is_said_and_an_inexact_search_says_its_recall(knn, monkey
             ("--index", "ivf", "--ivf-lists", "4", "--ivf-probes", "1"),
         )
     )
-    assert (exact["backend"], exact["recall"]) == ("FAISS IndexFlatIP, exact, CPU", None)
+    assert (exact["backend"], exact["recall"]) == ("FAISS knn, exact, CPU", None)
     assert (every["recall"], every["knn"]) == (1.0, exact["knn"])
     assert 0 < some["recall"] < 1
     shown = knn("--k", "20", "--index", "ivf", "--ivf-lists", "4", "--ivf-probes", "1").stdout

@@ -87,7 +87,7 @@ def test_knn_takes_everything_from_the_checkpoint(call_groco, trained):
     assert printed["knn"]["20"]["total"] == printed["queries"] == 360
     assert (printed["bank"], printed["protocol"]) == (2874, "train/test")
     assert printed["knn"]["1"]["top1"] == printed["knn"]["1"]["correct"] / 360
-    assert printed["backend"] == "FAISS IndexFlatIP, exact, CPU"
+    assert printed["backend"] == "FAISS knn, exact, CPU"
 
 
 def test_knn_shows_baselines_in_a_table(call_groco, trained):

@@ -11,7 +11,10 @@ from groco_cli.evaluation.knn import KNNScore
 
 @pytest.fixture
 def naive_knn() -> Callable[..., KNNScore]:
-    """The k-NN classifier as a double loop in float64; without queries, each of the bank is left out in its turn."""
+    """The k-NN classifier as a double loop in float64; without queries, each of the bank is left out in its turn.
+
+    Of equally near ones those come first that stand first in the bank.
+    """
 
     def classify(
         bank: Tensor, labels: Tensor, queries: Tensor | None, truth: Tensor, k: int, temperature: float
@@ -26,7 +29,7 @@ def naive_knn() -> Callable[..., KNNScore]:
                 lengths = math.hypot(*query) * math.hypot(*other)
                 cosines.append((sum(a * b for a, b in zip(query, other, strict=True)) / lengths, row))
             votes: dict[int, float] = {}
-            for cosine, row in sorted(cosines, reverse=True)[:k]:
+            for cosine, row in sorted(cosines, key=lambda one: (-one[0], one[1]))[:k]:
                 name = int(labels[row])
                 votes[name] = votes.get(name, 0.0) + math.exp(cosine / temperature)
             ranked = sorted(votes, key=lambda name: (-votes[name], name))

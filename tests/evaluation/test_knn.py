@@ -1,6 +1,7 @@
 """k-NN against a double loop in float64, against scikit-learn, and against cases worked by hand."""
 
 import math
+import sys
 from collections import Counter
 from dataclasses import astuple
 
@@ -11,7 +12,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from groco_cli.errors import GrocoError, UsageError
-from groco_cli.evaluation.knn import KS, KNNScore, find_neighbours, knn_classify, predict, score_neighbours
+from groco_cli.evaluation.knn import KS, KNNScore, knn_classify, predict, score_neighbours
+from groco_cli.evaluation.neighbours import find_neighbours
 
 CPU = torch.device("cpu")
 
@@ -188,6 +190,22 @@ def test_leave_one_out_scores_equal_a_naive_loop(naive_knn, copies: int):
         found = find_neighbours(bank, None, k, device=CPU)
         scores = score_neighbours(found, of_bank, of_bank, ks=(k,), temperature=0.07)
         assert_same(scores[k], naive_knn(bank, of_bank, None, of_bank, k, 0.07))
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("without_faiss", [False, True])
+def test_of_equally_near_ones_of_other_classes_the_first_vote(naive_knn, monkeypatch, without_faiss: bool, k: int):
+    """Each picture is in the bank four times, under labels of its own: at the cut, which are kept decides."""
+    if without_faiss:
+        monkeypatch.setitem(sys.modules, "faiss", None)
+    order = torch.randperm(80, generator=torch.Generator().manual_seed(3))
+    bank, of_bank = features(20).repeat(4, 1)[order], labels(80, 6)
+    queries, truth = features(60, seed=1), labels(60, 6, seed=1)
+    score = knn_classify(bank, of_bank, queries, truth, (k,))[k]
+    assert_same(score, naive_knn(bank, of_bank, queries, truth, k, 0.07))
+    found = find_neighbours(bank, None, k, device=CPU)
+    alone = score_neighbours(found, of_bank, of_bank, ks=(k,), temperature=0.07)[k]
+    assert_same(alone, naive_knn(bank, of_bank, None, of_bank, k, 0.07))
 
 
 def test_neighbours_found_once_serve_every_smaller_k():

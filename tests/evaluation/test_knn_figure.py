@@ -9,8 +9,8 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from groco_cli.data.sources import Dataset, FileSource
-from groco_cli.evaluation.knn import Neighbours
 from groco_cli.evaluation.knn_figure import RIGHT, WRONG, draw_neighbours, spread
+from groco_cli.evaluation.neighbours import Neighbours
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from groco_cli.evaluation.knn import Neighbours, find_neighbours, predict
+from groco_cli.evaluation.knn import predict
 from groco_cli.evaluation.multilabel import average_precision, log_votes, score_votes
+from groco_cli.evaluation.neighbours import Neighbours, find_neighbours
 
 
 def devkit_ap(scores: list[float], truth: list[int]) -> Fraction:

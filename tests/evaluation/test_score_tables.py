@@ -5,8 +5,9 @@ import math
 import torch
 
 from groco_cli.evaluation import knn_table, linear_table, retrieval_table
-from groco_cli.evaluation.knn import KNNScore, Neighbours
+from groco_cli.evaluation.knn import KNNScore
 from groco_cli.evaluation.linear import LinearScore
+from groco_cli.evaluation.neighbours import Neighbours
 from groco_cli.evaluation.paper import ROWS
 from groco_cli.evaluation.protocol import KNNResult
 from groco_cli.evaluation.retrieval import RetrievalScore

@@ -10,7 +10,8 @@ from sklearn.metrics import balanced_accuracy_score
 from groco_cli.data.sources import FileSource, first, open_dataset
 from groco_cli.data.sources.transfer import Failed, Missing, ObjectSource, TransferSet
 from groco_cli.errors import GrocoError
-from groco_cli.evaluation.knn import find_neighbours, score_neighbours
+from groco_cli.evaluation.knn import score_neighbours
+from groco_cli.evaluation.neighbours import find_neighbours
 from groco_cli.evaluation.protocol import pixels
 from groco_cli.evaluation.transfer import (
     Outcome,

@@ -14,9 +14,15 @@ def blocks(total: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
-def feature_blocks(features: Tensor) -> list[slice]:
-    """Consecutive slices of features [n, D], few enough at once that copies of them hardly count."""
-    return blocks(len(features), max(1, _BLOCK_BYTES // (4 * features.shape[1] or 1)))
+def feature_blocks(features: Tensor, most: int | None = None) -> list[slice]:
+    """Consecutive slices of features [n, D], few enough at once that copies of them hardly count.
+
+    Args:
+        features: The features.
+        most: Bytes that such a copy may take in float32, where it is to be less still.
+    """
+    size = _BLOCK_BYTES if most is None else min(most, _BLOCK_BYTES)
+    return blocks(len(features), max(1, size // (4 * features.shape[1] or 1)))
 
 
 def unit(features: Tensor) -> Tensor:
@@ -56,9 +62,12 @@ def in_order(similarities: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     return similarities, rows.gather(1, order)
 
 
-def joined(parts: list[tuple[Tensor, Tensor]], k: int) -> tuple[Tensor, Tensor]:
-    """The neighbours of all blocks of queries, each in order."""
-    if not parts:
-        return torch.empty(0, k), torch.empty(0, k, dtype=torch.int64)
-    similarities, rows = zip(*(in_order(*part) for part in parts), strict=True)
-    return torch.cat(similarities), torch.cat(rows)
+def larger(found: tuple[Tensor, Tensor] | None, more: tuple[Tensor, Tensor], width: int) -> tuple[Tensor, Tensor]:
+    """The `width` largest of similarities that were found and of some more, with their rows; in any order."""
+    if found is None:
+        return more
+    similarities, rows = (torch.cat(both, dim=1) for both in zip(found, more, strict=True))
+    if rows.shape[1] <= width:
+        return similarities, rows
+    similarities, places = similarities.topk(width, dim=1, sorted=False)
+    return similarities, rows.gather(1, places)

@@ -1,57 +1,64 @@
-"""Search with FAISS: all of the bank, on the CPU or on GPUs, or some lists of it (IVF) on the CPU."""
+"""Search with FAISS on the CPU: all of a bank, or some lists of it (IVF)."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from groco_cli.errors import UsageError
-from groco_cli.evaluation.index.blocks import blocks, feature_blocks, joined, queries_at_once, result_bytes, unit
+from groco_cli.evaluation.index.blocks import (
+    blocks,
+    feature_blocks,
+    in_order,
+    larger,
+    queries_at_once,
+    result_bytes,
+    unit,
+)
+from groco_cli.evaluation.index.exact import ExactIndex
 
-GPU_MOST_NEIGHBOURS = 2048  # of FAISS's GPU search
 _OWN_BYTES = 32 * 2**20  # FAISS's tile on the CPU: 4,096 queries by 1,024 of the bank, and room
 _POINTS = 39, 64  # of the bank, for each list: fewer make bad ones, FAISS warns; more make training slow
 
 
-class FlatIndex:
+class FlatIndex(ExactIndex):
     """A bank, searched exhaustively.
+
+    `faiss.knn` searches what it is shown with the kernels of `IndexFlatIP`, and keeps none of it: the bank is shown to
+    it block by block, each normalised in passing.
 
     Args:
         faiss: The module.
-        bank: Features [n, D], not normalised; FAISS keeps a copy of its own.
-        gpus: Numbers of the GPUs that hold it, a part each; none for the CPU.
-        half: Keep it in fp16 there.
+        bank: Features [n, D], not normalised; kept as it is.
         memory: What a search may take beside bank, queries and results, bytes.
 
     Attributes:
-        backend: What serves, for people: "FAISS IndexFlatIP, exact, CPU".
+        backend: What serves, for people: "FAISS knn, exact, CPU".
     """
 
-    exact = True
+    def __init__(self, faiss: Any, bank: Tensor, *, memory: int = 10**9) -> None:
+        super().__init__(bank, memory=memory)
+        self._faiss = faiss
+        self.backend = "FAISS knn, exact, CPU"
 
-    def __init__(
-        self, faiss: Any, bank: Tensor, *, gpus: range = range(0), half: bool = False, memory: int = 10**9
-    ) -> None:
-        self._memory = memory
-        self._index = _flat(faiss, bank)
-        place = "CPU"
-        if gpus:
-            # FAISS computes on a GPU in as much room as it is given at first.
-            self._resources = [faiss.StandardGpuResources() for _ in gpus]
-            for resources in self._resources:
-                resources.setTempMemory(memory)
-            cloning = faiss.GpuMultipleClonerOptions()
-            cloning.shard = len(gpus) > 1
-            cloning.useFloat16 = half
-            self._index = faiss.index_cpu_to_gpu_multiple_py(self._resources, self._index, cloning, list(gpus))
-            place = "fp16, " * half + (f"sharded over {len(gpus)} GPUs" if len(gpus) > 1 else "GPU")
-        self.backend = f"FAISS IndexFlatIP, exact, {place}"
+    def _bank_blocks(self) -> list[slice]:
+        return feature_blocks(self._bank, self._memory // 8)
 
-    def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """As `TorchIndex.search`."""
-        return _in_blocks(self._index.search, queries, k, self._memory)
+    def _queries_at_once(self, width: int) -> int:
+        each = 12 * self._bank.shape[1] + 2 * result_bytes(width)
+        # A quarter of the memory is the block's, as it is and normalised.
+        return queries_at_once(self._memory, fixed=_OWN_BYTES * 4 // 3, each=each * 4 // 3)
+
+    def _candidates(self, queries: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        asked, inner = unit(queries).numpy(), self._faiss.METRIC_INNER_PRODUCT
+        found = None
+        for block in self._bank_blocks():
+            shown = unit(self._bank[block]).numpy()
+            similarities, rows = self._faiss.knn(asked, shown, min(width, len(shown)), metric=inner)
+            found = larger(found, (torch.from_numpy(similarities), torch.from_numpy(rows) + block.start), width)
+        assert found is not None
+        return found
 
 
 class InvertedIndex:
@@ -96,8 +103,15 @@ class InvertedIndex:
         self.backend = f"FAISS IndexIVFFlat, {self._lists:,} lists, {self._probes:,} searched, CPU"
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """As `TorchIndex.search`, but not always the nearest of all."""
-        return _in_blocks(self._searched, queries, k, self._memory)
+        """As `ExactIndex.search`, but not always the nearest of all."""
+        size = queries_at_once(self._memory, fixed=_OWN_BYTES, each=8 * queries.shape[1] + result_bytes(k))
+        parts = []
+        for block in blocks(len(queries), size):
+            similarities, rows = self._searched(unit(queries[block]).numpy(), k)
+            parts.append(in_order(torch.from_numpy(similarities), torch.from_numpy(rows)))
+        none = torch.empty(0, k), torch.empty(0, k, dtype=torch.int64)
+        similarities, rows = (torch.cat(some) for some in zip(none, *parts, strict=True))
+        return similarities, rows
 
     def _searched(self, queries: Any, k: int, probes: int = 0) -> tuple[Any, Any]:
         probes = min(probes or self._probes, self._lists)
@@ -106,26 +120,3 @@ class InvertedIndex:
         if lacking.any() and probes < self._lists:
             similarities[lacking], rows[lacking] = self._searched(queries[lacking], k, 2 * probes)
         return similarities, rows
-
-
-def _flat(faiss: Any, bank: Tensor) -> Any:
-    """A flat index, filled in place: FAISS's `add` wants the whole bank normalised before, or grows by doubling."""
-    flat = faiss.IndexFlatIP(bank.shape[1])
-    flat.codes.resize(bank.numel() * 4)
-    flat.ntotal = len(bank)
-    rows = torch.from_numpy(faiss.rev_swig_ptr(flat.get_xb(), bank.numel())).view(bank.shape)
-    for block in feature_blocks(bank):
-        rows[block] = unit(bank[block])
-    return flat
-
-
-def _in_blocks(
-    search: Callable[[Any, int], tuple[Any, Any]], queries: Tensor, k: int, memory: int
-) -> tuple[Tensor, Tensor]:
-    """Search block after block of queries, each normalised as it is its turn."""
-    size = queries_at_once(memory, fixed=_OWN_BYTES, each=8 * queries.shape[1] + result_bytes(k))
-    parts = []
-    for block in blocks(len(queries), size):
-        similarities, rows = search(unit(queries[block]).numpy(), k)
-        parts.append((torch.from_numpy(similarities), torch.from_numpy(rows)))
-    return joined(parts, k)

@@ -19,10 +19,14 @@ def load_faiss() -> tuple[Any, str]:
     try:
         with _core_named():
             import faiss
-    except ModuleNotFoundError:
-        return None, "FAISS is not installed"
-    except (ImportError, OSError) as error:
+    except ModuleNotFoundError as error:
+        if error.name == "faiss":
+            return None, "FAISS is not installed"
+        return None, f"FAISS cannot be loaded: {error}"
+    except (ImportError, OSError, RuntimeError) as error:  # the last where NVIDIA's wheels are missing
         return None, f"FAISS cannot be loaded: {first_line(error)}"
+    except SystemExit:  # of its loader
+        return None, "FAISS cannot be loaded: its compiled part is missing"
     return faiss, ""
 
 

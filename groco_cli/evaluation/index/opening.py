@@ -1,12 +1,16 @@
 """Which library searches, and where."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor
 
-from groco_cli.errors import UsageError
-from groco_cli.evaluation.index.faiss_index import GPU_MOST_NEIGHBOURS, FlatIndex, InvertedIndex
+from groco_cli.errors import GrocoError, UsageError
+from groco_cli.evaluation.index.exact import MORE
+from groco_cli.evaluation.index.faiss_gpu import GPU_MOST_NEIGHBOURS, LEAST_CAPABILITY, GpuFlatIndex
+from groco_cli.evaluation.index.faiss_index import FlatIndex, InvertedIndex
+from groco_cli.evaluation.index.falling_back import FallingBack
 from groco_cli.evaluation.index.loading import load_faiss
 from groco_cli.evaluation.index.options import IndexOptions
 from groco_cli.evaluation.index.torch_index import TorchIndex
@@ -33,7 +37,7 @@ def open_index(
 ) -> Index:
     """Make a bank ready to be searched.
 
-    FAISS serves wherever it can; where it cannot, torch does, finds the same, and says so.
+    FAISS serves wherever it can; where it cannot, or gives up, torch does, finds the same, and says so.
 
     Args:
         bank: Features [n, D], not normalised, on the CPU; not changed, and to be left alone while it is searched.
@@ -43,14 +47,27 @@ def open_index(
 
     Raises:
         UsageError: For options that this machine, or this bank, cannot serve.
+        GrocoError: If the memory of a GPU does not suffice.
     """
     options, device = options or IndexOptions(), torch.device(device)
     faiss, why = choose_library(options, k, device=device)
     if options.kind == "ivf" and len(bank) > options.ivf_above:
         return InvertedIndex(load_faiss()[0], bank, lists=options.lists, probes=options.probes, memory=options.memory)
-    if not faiss:
+
+    def torch_index(why: str) -> TorchIndex:
         return TorchIndex(bank, device=device, half=options.half, memory=options.memory, why=why)
-    return FlatIndex(faiss, bank, gpus=_gpus(options, device), half=options.half, memory=options.memory)
+
+    if not faiss:
+        return torch_index(why)
+    gpus = _gpus(options, device)
+    if not gpus:
+        return FlatIndex(faiss, bank, memory=options.memory)
+
+    def gpu_index() -> GpuFlatIndex:
+        torch.cuda.empty_cache()  # FAISS allocates by itself: what torch holds in reserve is lost to it
+        return GpuFlatIndex(faiss, bank, gpus=gpus, half=options.half, memory=options.memory)
+
+    return FallingBack(gpu_index, torch_index if len(gpus) == 1 else _no_other(gpus))
 
 
 def choose_library(options: IndexOptions, k: int, *, device: torch.device) -> tuple[Any, str]:
@@ -75,7 +92,7 @@ def choose_library(options: IndexOptions, k: int, *, device: torch.device) -> tu
         if options.half or options.gpus > 1:
             raise UsageError(f"--half and --search-gpus are for CUDA GPUs, not {device}", "leave them out")
         return faiss, why
-    why = why or _why_not_on(gpus, faiss.get_num_gpus(), k)
+    why = why or _why_not_on(gpus, faiss.get_num_gpus(), k + MORE[0])
     if why and len(gpus) > 1:
         raise UsageError(f"--search-gpus {len(gpus)} from {device} on: {why}", "leave it out")
     return None if why else faiss, why
@@ -87,10 +104,21 @@ def _gpus(options: IndexOptions, device: torch.device) -> range:
     return range(first, first + options.gpus) if device.type == "cuda" else range(0)
 
 
-def _why_not_on(gpus: range, seen: int, k: int) -> str:
-    """Why FAISS cannot search on some GPUs, "" where it can."""
+def _why_not_on(gpus: range, seen: int, most: int) -> str:
+    """Why FAISS cannot search for so many neighbours on some GPUs, "" where it can."""
     if gpus.stop > seen:
         return f"FAISS sees {seen} GPU{'s' * (seen != 1)}"
-    if k > GPU_MOST_NEIGHBOURS:
-        return f"FAISS finds {GPU_MOST_NEIGHBOURS:,} neighbours on a GPU, no more"
+    if most > GPU_MOST_NEIGHBOURS:
+        return f"FAISS finds {GPU_MOST_NEIGHBOURS - MORE[0]:,} neighbours on a GPU, no more"
+    if any(torch.cuda.get_device_capability(gpu) < LEAST_CAPABILITY for gpu in gpus):
+        return f"FAISS wants a GPU of compute capability {'.'.join(map(str, LEAST_CAPABILITY))}"
     return ""
+
+
+def _no_other(gpus: range) -> Callable[[str], NoReturn]:
+    def give_up(why: str) -> NoReturn:
+        raise GrocoError(
+            f"--search-gpus {len(gpus)}: {why}", "type --half, a smaller --search-memory, or --device cpu without it"
+        )
+
+    return give_up

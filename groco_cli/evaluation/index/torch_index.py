@@ -1,4 +1,4 @@
-"""Exact search with torch alone, on any device: a matrix product and the k largest, tile by tile."""
+"""Exact search with torch alone, on any device: a matrix product and the largest of it, tile by tile."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,13 +6,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from groco_cli.evaluation.index.blocks import blocks, feature_blocks, joined, queries_at_once, result_bytes, unit
+from groco_cli.errors import GrocoError
+from groco_cli.evaluation.index.blocks import blocks, feature_blocks, larger, queries_at_once, result_bytes, unit
+from groco_cli.evaluation.index.exact import ExactIndex
 
 _MOST_ROWS = 4096  # of the bank, in a tile
 _MOST_QUERIES_ON_CPU = 2048  # a larger tile leaves the caches between product and selection
 
 
-class TorchIndex:
+class TorchIndex(ExactIndex):
     """A bank, searched exhaustively.
 
     Products are float32, or of fp16 values and summed in float32 (`half`): never TF32 or bf16, whatever torch is told.
@@ -26,68 +28,68 @@ class TorchIndex:
 
     Attributes:
         backend: What serves, for people: "torch, exact, fp32, cpu (FAISS is not installed)".
-    """
 
-    exact = True
+    Raises:
+        GrocoError: If the device has not the memory for the bank, here, or for the search, there.
+    """
 
     def __init__(
         self, bank: Tensor, *, device: torch.device, half: bool = False, memory: int = 10**9, why: str = ""
     ) -> None:
-        self._device, self._memory = device, memory
+        super().__init__(bank, memory=memory, half=half, device=device)
+        self._device = device
         self._dtype = torch.float16 if half else torch.float32
-        self._copied = device.type != "cpu"
-        self._bank = self._copy(bank) if self._copied else bank
-        self.backend = f"torch, exact, {'fp16' if half else 'fp32'}, {device}" + (f" ({why})" if why else "")
+        with self._shortage_told():
+            self._copy = self._copied() if device.type != "cpu" else None
+        self.backend = f"torch, exact, {'fp16' if half else 'fp32'}, {device.type}" + (f" ({why})" if why else "")
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k nearest of the bank to each query.
+        """As `ExactIndex.search`."""
+        with torch.no_grad(), _whole_float32(), self._shortage_told():
+            return super().search(queries, k)
 
-        Args:
-            queries: Features [q, D], not normalised.
-            k: At most the size of the bank.
+    def _rows_at_once(self) -> int:
+        # A row of the bank as float32 and normalised: a quarter of the memory.
+        return min(_MOST_ROWS, max(1, self._memory // (4 * 8 * self._bank.shape[1] or 1)), len(self._bank))
 
-        Returns:
-            Cosines, nearest first, float32 [q, k], and rows of the bank, int64 [q, k], on the CPU.
+    def _queries_at_once(self, width: int) -> int:
+        # A query as it is, as float32 and normalised; its part of the tile, and as much for topk.
+        dim, rows = self._bank.shape[1], self._rows_at_once()
+        size = queries_at_once(self._memory, fixed=8 * dim * rows, each=12 * dim + 8 * rows + result_bytes(width))
+        return size if self._copy is not None else min(size, _MOST_QUERIES_ON_CPU)
 
-        Raises:
-            UsageError: If one query does not fit the memory.
-        """
-        dim = queries.shape[1]
-        # A row of the bank as float32 and normalised: a quarter of the memory. A query likewise; its part of the tile,
-        # and as much for topk.
-        rows = min(_MOST_ROWS, max(1, self._memory // (4 * 8 * dim)), len(self._bank))
-        size = queries_at_once(self._memory, fixed=8 * dim * rows, each=8 * dim + 8 * rows + result_bytes(k))
-        if not self._copied:
-            size = min(size, _MOST_QUERIES_ON_CPU)
-        size = max(1, min(size, len(queries)))
-        tile = torch.empty(size * rows, device=self._device)
-        with torch.no_grad(), _whole_float32():
-            found = [self._nearest(queries[block], k, rows, tile) for block in blocks(len(queries), size)]
-        return joined(found, k)
-
-    def _nearest(self, queries: Tensor, k: int, rows_at_once: int, tile: Tensor) -> tuple[Tensor, Tensor]:
-        asked = self._ready(queries)
-        similarities = torch.empty(len(asked), 0, device=self._device)
-        rows = torch.empty(len(asked), 0, dtype=torch.int64, device=self._device)
-        for block in blocks(len(self._bank), rows_at_once):
-            of_bank = self._bank[block] if self._copied else self._ready(self._bank[block])
+    def _candidates(self, queries: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        asked, at_once = self._on_device(queries), self._rows_at_once()
+        tile = torch.empty(len(asked) * at_once, device=self._device)
+        found = None
+        for block in blocks(len(self._bank), at_once):
+            of_bank = self._on_device(self._bank[block]) if self._copy is None else self._copy[block]
             products = _products(asked, of_bank, tile[: len(asked) * len(of_bank)].view(len(asked), -1))
-            largest, places = products.topk(min(k, len(of_bank)), dim=1, sorted=False)
-            similarities = torch.cat([similarities, largest], dim=1)
-            rows = torch.cat([rows, places + block.start], dim=1)
-            if rows.shape[1] > k:
-                similarities, places = similarities.topk(k, dim=1, sorted=False)
-                rows = rows.gather(1, places)
-        return similarities.cpu(), rows.cpu()
+            largest, places = products.topk(min(width, len(of_bank)), dim=1, sorted=False)
+            found = larger(found, (largest, places + block.start), width)
+        assert found is not None
+        return found[0].cpu(), found[1].cpu()
 
-    def _ready(self, features: Tensor) -> Tensor:
+    def _on_device(self, features: Tensor) -> Tensor:
         return unit(features.to(self._device)).to(self._dtype)
 
-    def _copy(self, bank: Tensor) -> Tensor:
-        copy = torch.empty(bank.shape, dtype=self._dtype, device=self._device)
-        for block in feature_blocks(bank):
-            copy[block] = self._ready(bank[block])
+    def _copied(self) -> Tensor:
+        copy = torch.empty(self._bank.shape, dtype=self._dtype, device=self._device)
+        for block in feature_blocks(self._bank, self._memory // 8):
+            copy[block] = self._on_device(self._bank[block])
         return copy
+
+    @contextmanager
+    def _shortage_told(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            size = f"{len(self._bank):,} x {self._bank.shape[1]:,}"
+            less = "a smaller --search-memory" if self._half else "--half or a smaller --search-memory"
+            raise GrocoError(
+                f"{self._device} has not the memory to search a bank of {size}",
+                f"type --device cpu; groco knn also takes {less}",
+            ) from error
 
 
 def _products(queries: Tensor, bank: Tensor, out: Tensor) -> Tensor:

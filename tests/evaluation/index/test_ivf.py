@@ -5,7 +5,7 @@ import torch
 from groco_cli.errors import UsageError
 from groco_cli.evaluation.index import IndexOptions, open_index
 from groco_cli.evaluation.index.faiss_index import InvertedIndex
-from groco_cli.evaluation.knn import find_neighbours
+from groco_cli.evaluation.neighbours import find_neighbours
 
 CPU = torch.device("cpu")
 

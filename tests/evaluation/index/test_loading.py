@@ -44,8 +44,25 @@ def test_an_absent_faiss_is_told(without_faiss):
     assert load_faiss() == (None, "FAISS is not installed")
 
 
-def test_a_broken_faiss_is_told(monkeypatch, tmp_path):
-    (tmp_path / "faiss.py").write_text("raise ImportError('libcudart.so.12: cannot open\\nmore')")
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        ("raise ImportError('libcudart.so.12: cannot open\\nmore')", "libcudart.so.12: cannot open"),
+        (
+            "raise RuntimeError('faiss-gpu installed but nvidia-cublas-cu12 is missing')",
+            "nvidia-cublas-cu12 is missing",
+        ),
+        ("raise OSError('no such file')", "no such file"),
+        ("import no_such_module_at_all", "No module named 'no_such_module_at_all'"),
+        ("import sys; sys.exit(1)", "its compiled part is missing"),
+    ],
+)
+def test_a_broken_faiss_is_told(monkeypatch, tmp_path, trouble: str, told: str):
+    (tmp_path / "faiss.py").write_text(trouble)
     monkeypatch.delitem(sys.modules, "faiss", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    assert load_faiss() == (None, "FAISS cannot be loaded: libcudart.so.12: cannot open")
+    module, why = load_faiss()
+    assert module is None
+    assert why.startswith("FAISS cannot be loaded: ")
+    assert why.endswith(told)
+    assert "faiss" not in sys.modules
