@@ -41,10 +41,14 @@ def named_checkpoints(paths: Sequence[Path]) -> dict[str, Path]:
     """
     paths = list(dict.fromkeys(paths))
     for depth in range(1, max(len(path.parts) for path in paths) + 1):
-        names = {"/".join(path.with_suffix("").parts[-depth:]): path for path in paths}
+        names = {"/".join(_without_ending(path).parts[-depth:]): path for path in paths}
         if len(names) == len(paths):
             return names
     return {str(path): path for path in paths}
+
+
+def _without_ending(path: Path) -> Path:
+    return path.with_suffix("") if path.name else path  # "." and "/" have no name
 
 
 def read_compared(paths: Mapping[str, Path]) -> list[Compared]:

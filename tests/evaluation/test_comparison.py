@@ -33,6 +33,8 @@ def test_names_are_as_short_as_tells_them_apart():
     assert names == {"a/latest": Path("x/a/latest.pth"), "b/latest": Path("x/b/latest.pth")}
     assert list(named_checkpoints([Path("x/a.pth")])) == ["a"]
     assert list(named_checkpoints([Path("a.pth"), Path("a.safetensors")])) == ["a.pth", "a.safetensors"]
+    assert list(named_checkpoints([Path()])) == ["."]
+    assert list(named_checkpoints([Path("/"), Path("x/a.pth")])) == ["/", "a"]
 
 
 def test_the_data_are_those_that_all_were_trained_on():
