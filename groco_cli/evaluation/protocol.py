@@ -12,6 +12,7 @@ from groco_cli.data.sources import Dataset, Source
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.evaluation.feature_cache import plain_features
 from groco_cli.evaluation.index import IndexOptions, choose_library
+from groco_cli.evaluation.index.blocks import feature_blocks
 from groco_cli.evaluation.knn import KNNScore, Neighbours, check_votes, find_neighbours, score_neighbours
 from groco_cli.models import Encoder, EncoderMetadata, create_encoder, load_encoder
 from groco_cli.models.containers import CheckpointError
@@ -131,11 +132,11 @@ def evaluate_knn(
             found=lambda path: tell(f"{dataset.name} {part}: from the cache {path}"),
             advance=advance,
         )
-        good = features.isfinite().all(dim=1)
         assert source.labels is not None
-        if good.all():
-            return features, source.labels  # a bank may be too large to be in memory twice
-        return features[good], source.labels[good]
+        if on_bad_image == "error":
+            return features, source.labels  # all are there; a look at each would read a whole bank from the disk
+        good = torch.cat([features[block].isfinite().all(dim=1) for block in feature_blocks(features)])
+        return (features, source.labels) if good.all() else (features[good], source.labels[good])
 
     bank, bank_labels = labelled_features("train", dataset.train)
     queries, labels = (None, bank_labels) if dataset.test is None else labelled_features("test", dataset.test)

@@ -120,6 +120,20 @@ def test_a_second_evaluation_extracts_nothing_and_scores_the_same(scored, tmp_pa
     assert files_of(tmp_path / "cache") == kept, "a search changed the bank"
 
 
+def test_no_more_than_a_block_of_a_kept_bank_is_copied_to_look_for_what_is_not_finite(scored, monkeypatch):
+    encoder = untrained(SMALL)
+    expected, _ = scored(encoder)
+    monkeypatch.setattr("groco_cli.evaluation.index.blocks._BLOCK_BYTES", 4 * encoder.feature_dim * 2)  # two rows
+    looked_at: list[int] = []
+    isfinite = Tensor.isfinite
+    monkeypatch.setattr(Tensor, "isfinite", lambda tensor: looked_at.append(len(tensor)) or isfinite(tensor))
+    result, shown = scored(encoder)
+    assert (shown, same(result, expected)) == (0, True)
+    assert (max(looked_at), sum(looked_at)) == (2, 7), "each row once"
+    looked_at.clear()
+    assert same(scored(encoder, on_bad_image="skip")[0], expected)
+
+
 def test_another_encoder_or_a_touched_picture_is_extracted_anew(scored, photos):
     encoder = untrained(SMALL)
     assert [scored(encoder)[1], scored(untrained(SMALL))[1]] == [7, 0]
