@@ -1,11 +1,9 @@
 """Exact search with torch alone, on any device: a matrix product and the k largest, tile by tile."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
+from groco_cli import devices
 from groco_cli.evaluation.index.blocks import blocks, feature_blocks, joined, queries_at_once, result_bytes, unit
 
 _MOST_ROWS = 4096  # of the bank, in a tile
@@ -61,7 +59,7 @@ class TorchIndex:
             size = min(size, _MOST_QUERIES_ON_CPU)
         size = max(1, min(size, len(queries)))
         tile = torch.empty(size * rows, device=self._device)
-        with torch.no_grad(), _whole_float32():
+        with torch.no_grad(), devices.whole_float32():
             found = [self._nearest(queries[block], k, rows, tile) for block in blocks(len(queries), size)]
         return joined(found, k)
 
@@ -95,17 +93,3 @@ def _products(queries: Tensor, bank: Tensor, out: Tensor) -> Tensor:
     if queries.dtype == torch.float16:  # by itself, torch rounds what it summed in float32 to fp16 again
         return torch.mm(queries, bank.T, out_dtype=torch.float32, out=out)
     return torch.mm(queries, bank.T, out=out)
-
-
-@contextmanager
-def _whole_float32() -> Iterator[None]:
-    """Without TF32 and bf16 in products of float32."""
-    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
