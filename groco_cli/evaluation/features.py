@@ -110,7 +110,7 @@ def feature_batches(
     try:
         with dead_workers_explained():
             for numbers, images in batches:
-                with torch.inference_mode(), devices.autocast(device, precision):
+                with torch.inference_mode(), devices.whole_float32(), devices.autocast(device, precision):
                     features = encoder(images).float().cpu()
                 _check_finite(features, numbers, source)
                 yield numbers, features

@@ -57,6 +57,9 @@ def retrieve(
         Path | None, typer.Option(help="Write a page of the queries and what was found.", show_default=False)
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Pictures a query on that page.")] = 10,
+    cache: options.Cache = None,
+    no_cache: options.NoCache = False,
+    cache_dtype: options.CacheDtype = None,
     csv_file: options.Csv = None,
     latex: options.Latex = None,
     paper: options.Paper = False,
@@ -73,8 +76,10 @@ def retrieve(
     """
     from groco_cli import devices
     from groco_cli.data.pool import default_workers
+    from groco_cli.data.sources import data_root as root_of
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison
+    from groco_cli.evaluation.feature_cache import check_dtype, choose_cache
     from groco_cli.evaluation.processes import number
     from groco_cli.evaluation.retrieval_page import retrieval_page
     from groco_cli.evaluation.retrieval_protocol import named_protocol
@@ -84,7 +89,10 @@ def retrieve(
     chosen = devices.choose_device(device or "auto")
     published = named_protocol(protocol, dataset or "")
     used = _overridden(published, image_size, scales, crop, whiten)
-    data = _open(dataset, data_root, images, ground_truth, distractors)
+    check_dtype(cache_dtype or "fp32")
+    root = root_of(str(data_root or ""))
+    data = _open(dataset, root, images, ground_truth, distractors)
+    kept = choose_cache(cache, no_cache, root)
     seen = pictures_to_see(data, used)
     if html:
         check_writable(html)
@@ -105,6 +113,9 @@ def retrieve(
                 device=chosen,
                 workers=default_workers(chosen) if workers is None else workers,
                 top=top,
+                cache=kept,
+                cache_dtype=cache_dtype or "fp32",
+                tell=lambda line, bar=bar, name=one.name: console.note(f"features   {name}, {line}", above=bar),  # type: ignore[misc]
                 advance=lambda count, bar=bar, task=task: bar.advance(task, count),  # type: ignore[misc]
             )
 
@@ -117,7 +128,7 @@ def retrieve(
     facts |= {
         "protocol": str(used) + ("" if used == published else " (altered)"),
         "database": f"{len(data.images):,} images and {len(data.distractors):,} distractors",
-        "features": f"L2-normalised, on {devices.describe(chosen)}",
+        "features": f"L2-normalised, on {devices.describe(chosen)}" + ", kept in fp16" * (cache_dtype == "fp16"),
         "search": BACKEND,
     }
     record = {
@@ -127,6 +138,7 @@ def retrieve(
         "queries": len(data.queries),
         "protocol": asdict(used) | {"whiten": used.whiten and str(used.whiten), "altered": used != published},
         "device": devices.describe(chosen),
+        "cache_dtype": cache_dtype or "fp32",
         "backend": BACKEND,
         "encoders": [one.record() | score_record(results[one.name]) for one in compared],
         "html": html and str(html),
@@ -167,19 +179,18 @@ def _overridden(
 
 def _open(
     dataset: str | None,
-    data_root: Path | None,
+    root: Path,
     images: Path | None,
     ground_truth: Path | None,
     distractors: Path | None,
 ) -> "RetrievalSet":
     """The set that the options name."""
-    from groco_cli.data.sources import data_root as root_of
     from groco_cli.evaluation.retrieval_set import list_pictures, open_images, open_published
 
     if dataset and (images or ground_truth):
         raise UsageError(f"--dataset {dataset} has its own pictures", "leave out --images and --ground-truth")
     if dataset:
-        data = open_published(dataset, root_of(str(data_root or "")))
+        data = open_published(dataset, root)
     elif images and ground_truth:
         data = open_images(images, ground_truth)
     elif images or ground_truth:

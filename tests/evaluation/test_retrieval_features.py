@@ -116,10 +116,10 @@ def test_a_box_with_nothing_in_it_is_told(encoder: Encoder, pictures, box):
     assert "left, top, right, bottom" in failed.value.hint
 
 
-def test_each_picture_is_counted_once(encoder: Encoder, pictures):
-    counted = []
-    features = extracted(encoder, pictures, batch_size=3, advance=counted.append)
-    assert counted == [3, 3, 1]
+def test_each_picture_has_a_feature_of_unit_length(encoder: Encoder, pictures):
+    blocks = list(retrieval_features(encoder, pictures, protocol=SMALL, device=CPU, workers=0, batch_size=3))
+    assert list(map(len, blocks)) == [3, 3, 1]
+    features = torch.cat(blocks)
     assert (features.shape, features.dtype) == ((7, encoder.feature_dim), torch.float32)
     torch.testing.assert_close(features.norm(dim=1), torch.ones(7))
 
