@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from groco_cli import console
 from groco_cli.data.sources import Dataset, Source
@@ -16,6 +17,8 @@ from groco_cli.evaluation.index.blocks import feature_blocks
 from groco_cli.evaluation.knn import KNNScore, Neighbours, check_votes, find_neighbours, score_neighbours
 from groco_cli.models import Encoder, EncoderMetadata, create_encoder, load_encoder
 from groco_cli.models.containers import CheckpointError
+
+_PIXELS = 32  # the side of CIFAR-10's pictures, which are scored as they are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +123,7 @@ def evaluate_knn(
     check_votes(ks, temperature, len(dataset.train) - (dataset.test is None))
     choose_library(options or IndexOptions(), max(ks) + (dataset.test is None), device=device)
 
-    def labelled_features(part: str, source: Source) -> tuple[torch.Tensor, torch.Tensor]:
+    def labelled_features(part: str, source: Source) -> tuple[Tensor, Tensor]:
         features = plain_features(
             encoder,
             source,
@@ -160,5 +163,25 @@ def untrained(metadata: EncoderMetadata, seed: int = 0) -> Encoder:
 
 
 def pixels(metadata: EncoderMetadata) -> Encoder:
-    """The picture itself as its feature: what any learning has to beat."""
-    return Encoder(nn.Flatten(), 3 * metadata.image_size**2, replace(metadata, arch="pixels", method="pixels", epoch=0))
+    """The picture itself as its feature: what any learning has to beat.
+
+    Larger ones are shrunk to 32×32 and say so in their `arch`: at 224×224 ImageNet's bank would take 771 GB.
+    """
+    side = min(metadata.image_size, _PIXELS)
+    shrunk = metadata.image_size > side
+    about = replace(metadata, arch=f"pixels, {side}×{side}" if shrunk else "pixels", method="pixels", epoch=0)
+    return Encoder(nn.Sequential(_Shrunk(side), nn.Flatten()) if shrunk else nn.Flatten(), 3 * side**2, about)
+
+
+class _Shrunk(nn.Module):
+    """Pictures [B, 3, H, W] at a smaller side, antialiased."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.interpolate(images, (self.side, self.side), mode="bilinear", align_corners=False, antialias=True)
+
+    def extra_repr(self) -> str:
+        return str(self.side)  # which the cache knows the features by

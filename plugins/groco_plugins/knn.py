@@ -144,8 +144,8 @@ def knn(
             )
 
     beside = comparison.baselines(compared) if baselines else {}
-    to_beat = {label: result_of(label, encoder) for label, encoder in beside.items()}
     results = {one.name: result_of(one.name, one.encoder) for one in compared}
+    to_beat = {label: result_of(label, encoder) for label, encoder in beside.items()}
     if number():
         return  # the first process shows and writes the result
 
