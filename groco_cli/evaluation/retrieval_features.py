@@ -173,7 +173,7 @@ class _Thumbnails(Dataset[Tensor | _Trouble]):
         try:
             return thumbnail(decode(path), self.size, self.boxes[number] if self.boxes else None)
         except BadImageError as error:
-            return str(error), "replace the file"
+            return str(error), f"replace the file; 'groco data {path.parent}' names all bad ones"
         except ValueError as error:
             return f"query {path}: {error}", "correct the ground truth: left, top, right, bottom in pixels"
 

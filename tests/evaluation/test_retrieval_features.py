@@ -182,8 +182,9 @@ def test_the_first_picture_whose_feature_is_not_finite_is_told(pictures):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_picture_that_cannot_be_decoded_is_told_by_name(encoder: Encoder, pictures, workers: int):
     pictures[4].write_bytes(b"no picture")
-    with pytest.raises(GrocoError, match=r"cannot decode .*4\.png"):
+    with pytest.raises(GrocoError, match=r"cannot decode .*4\.png") as failed:
         extracted(encoder, pictures, workers=workers)
+    assert f"groco data {pictures[4].parent}" in failed.value.hint
 
 
 def test_real_photographs_keep_what_they_show(imagenet_jpegs: Path):
