@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 COMMANDS = (
-    *("", "data", "recipes", "pretrain", "knn", "linprobe", "retrieve", "transfer", "convert", "toy"),
+    *("", "data", "recipes", "pretrain", "knn", "linprobe", "retrieve", "transfer", "convert", "features", "toy"),
     *("bench", "bench data", "bench loss", "bench train"),
 )
 

@@ -80,6 +80,28 @@ def convolutions_tuned(device: torch.device) -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
+@contextmanager
+def whole_float32() -> Iterator[None]:
+    """Without TF32 and bf16 in products and convolutions of float32, whatever torch was told before.
+
+    By itself torch lets cuDNN convolve float32 in TF32, whose mantissa has ten bits.
+    """
+    backends = [
+        torch.backends.cuda.matmul,
+        torch.backends.cudnn.conv,  # type: ignore[attr-defined]
+        torch.backends.mkldnn.matmul,  # type: ignore[attr-defined]
+        torch.backends.mkldnn.conv,  # type: ignore[attr-defined]
+    ]
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
 def peak_memory(device: torch.device) -> int | None:
     """Most of a GPU's memory that this process had in use at a time, bytes; None elsewhere. Waits for nothing."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,22 +50,29 @@ def atomic_write(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, *, like: str = ".*", older: float = 0.0) -> None:
     """Delete what an `atomic_write` into this folder left behind when its process was killed.
+
+    Args:
+        folder: The folder; need not be there.
+        like: A glob of their names, to let other writers' be.
+        older: Only what nothing was written to for so long, seconds.
 
     Raises:
         GrocoError: If it cannot be deleted.
     """
-    for path in folder.glob(".*"):
-        if _TEMPORARY.fullmatch(path.name):
-            try:
+    for path in folder.glob(like):
+        try:
+            if _TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime >= older:
                 path.unlink(missing_ok=True)
-            except OSError as error:
-                raise cannot_write(path, error) from error
+        except FileNotFoundError:  # its writer has just given it its name, or another deleted it
+            pass
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
 
 def check_writable(path: Path) -> None:
-    """Find out before long work whether its result can be written; the folder is made where absent.
+    """Find out before long work whether its result can be written, leaving no trace; absent folders come with it.
 
     Raises:
         GrocoError: If it cannot.
@@ -72,8 +80,8 @@ def check_writable(path: Path) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        nearest = next(folder for folder in path.absolute().parents if folder.exists())
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise cannot_write(path, error) from error

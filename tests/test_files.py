@@ -146,10 +146,12 @@ def test_contents_are_on_disk_before_the_name_and_the_name_before_the_end(old: P
 
 
 def test_whether_a_file_can_be_written_is_found_out_without_a_trace(tmp_path: Path):
-    check_writable(tmp_path / "new/page.html")
-    assert names(tmp_path / "new") == []
+    for place in (tmp_path / "page.html", tmp_path / "new/deeper/page.html"):
+        check_writable(place)
+        assert names(tmp_path) == []
     (tmp_path / "file").touch()
-    for place in (tmp_path / "new", tmp_path / "file/page.html"):
+    (tmp_path / "folder").mkdir()
+    for place in (tmp_path / "folder", tmp_path / "file/page.html", tmp_path / "file/new/page.html"):
         with pytest.raises(GrocoError, match="cannot write"):
             check_writable(place)
 
@@ -163,6 +165,13 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path):
         (tmp_path / "aside").rename(left)
     for name in (".hidden", ".notes.txt", "step-000000012.pt"):
         (tmp_path / name).touch()
+    os.utime(left, (0, 0))
+    remove_leftovers(tmp_path / "absent")
+    before = names(tmp_path)
+    remove_leftovers(tmp_path, like=".*.toml", older=3600)
+    assert names(tmp_path) == before
+    remove_leftovers(tmp_path, older=3600)
+    assert set(before) - set(names(tmp_path)) == {left.name}
     remove_leftovers(tmp_path)
     assert names(tmp_path) == [".hidden", ".notes.txt", "step-000000012.pt"]
 

@@ -102,5 +102,5 @@ def test_the_pages_python_runs(page, tmp_path, monkeypatch):
 
 
 def test_every_command_has_a_page():
-    for page in ("data", "pretrain", "knn", "linprobe", "retrieve", "transfer", "convert", "toy", "bench"):
+    for page in ("data", "pretrain", "knn", "linprobe", "retrieve", "transfer", "convert", "features", "toy", "bench"):
         assert (ROOT / f"docs/{page}.md").exists()

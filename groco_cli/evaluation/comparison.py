@@ -42,10 +42,14 @@ def named_checkpoints(paths: Sequence[Path]) -> dict[str, Path]:
     """
     paths = list(dict.fromkeys(paths))
     for depth in range(1, max(len(path.parts) for path in paths) + 1):
-        names = {"/".join(path.with_suffix("").parts[-depth:]): path for path in paths}
+        names = {"/".join(_without_ending(path).parts[-depth:]): path for path in paths}
         if len(names) == len(paths):
             return names
     return {str(path): path for path in paths}
+
+
+def _without_ending(path: Path) -> Path:
+    return path.with_suffix("") if path.name else path  # "." and "/" have no name
 
 
 def read_compared(paths: Mapping[str, Path]) -> list[Compared]:
@@ -102,7 +106,12 @@ def chosen_data(given: str | None, compared: Sequence[Compared]) -> str:
 
 
 def baselines(compared: Sequence[Compared]) -> dict[str, Encoder]:
-    """What training has to beat: each architecture with random weights, and the pixels as each encoder sees them."""
+    """What training has to beat: each architecture with random weights, and the pixels as each encoder sees them.
+
+    Returns:
+        By what each is called: "untrained", or "untrained, as for a" where they differ; the same of "pixels" and
+        "pixels, 32×32".
+    """
     random: dict[tuple[Any, ...], Compared] = {}
     plain: dict[tuple[Any, ...], Compared] = {}
     for one in compared:
@@ -110,10 +119,14 @@ def baselines(compared: Sequence[Compared]) -> dict[str, Encoder]:
         sight = about.image_size, about.resize, about.mean, about.std
         plain.setdefault(sight, one)
         random.setdefault((about.arch, about.stem, about.attention_heads, *sight), one)
-    return {
-        f"{label}, as for {one.name}" if len(kinds) > 1 else label: make(one.encoder.metadata)
-        for label, kinds, make in (("untrained", random, untrained), ("pixels", plain, pixels))
+    made = [
+        (make(one.encoder.metadata), f", as for {one.name}" * (len(kinds) > 1))
+        for kinds, make in ((random, untrained), (plain, pixels))
         for one in kinds.values()
+    ]
+    return {
+        (encoder.metadata.arch if encoder.metadata.method == "pixels" else "untrained") + whose: encoder
+        for encoder, whose in made
     }
 
 

@@ -6,9 +6,10 @@ changed checkpoint or folder is another file. A file takes its name once every r
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,10 +21,13 @@ from groco_cli.distributed import collectives
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.evaluation.feature_file import DTYPES, read_features, write_rows, written_together
 from groco_cli.evaluation.features import evaluation_transform, extract_features, feature_batches
-from groco_cli.files import check_writable
+from groco_cli.files import check_writable, remove_leftovers
 from groco_cli.models import Encoder
 
-_FORMAT = 1  # of what is kept; a new one makes the old files worthless
+_FORMAT = 2  # of what is kept; a new one makes the old files worthless
+_NAME = 32  # letters of the hash that a file is called by
+_TEMPORARY = f".{'[0-9a-f]' * _NAME}-*.safetensors"
+_DAY = 86400.0  # seconds
 
 
 def choose_cache(given: Path | None, no_cache: bool, root: Path) -> Path | None:
@@ -90,8 +94,8 @@ def plain_features(
         workers: Processes that decode.
         on_bad_image: As of `extract_features`. With "skip" cache and dtype are passed by: an image that could not be
             read this time may be readable the next.
-        found: As of `cached_features`.
-        advance: As of `cached_features`.
+        found: As of `features_once`.
+        advance: As of `features_once`.
 
     Returns:
         [n, feature_dim] on the CPU, in the order of the source; memory-mapped where it is on disk.
@@ -129,7 +133,58 @@ def cached_features(
     found: Callable[[Path], None] = lambda path: None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Tensor:
-    """Features of every image of a source, from the disk if they were extracted before.
+    """Features of every image of a source as a transform shows it, from the disk if they were extracted before.
+
+    Args:
+        encoder: The encoder.
+        source: The images.
+        transform: How they are shown.
+        folder: As of `features_once`.
+        device: Where to compute.
+        workers: Processes that decode.
+        precision: Of the forward pass: "fp32", "bf16" or "fp16".
+        dtype: As of `features_once`.
+        found: As of `features_once`.
+        advance: As of `features_once`.
+
+    Returns:
+        As `features_once`.
+
+    Raises:
+        GrocoError: If an image cannot be decoded, or as of `features_once`.
+    """
+
+    def batches(own: range) -> Iterator[Tensor]:
+        part = pick(source, torch.arange(own.start, own.stop)) if collectives.world_size() > 1 else source
+        extracted = feature_batches(encoder, part, transform, device=device, workers=workers, precision=precision)
+        return (features for _, features in extracted)
+
+    return features_once(
+        encoder,
+        source,
+        batches,
+        shown=asdict(transform) | {"precision": precision},
+        folder=folder,
+        device=device,
+        dtype=dtype,
+        found=found,
+        advance=advance,
+    )
+
+
+def features_once(
+    encoder: Encoder,
+    source: Source,
+    batches: Callable[[range], Iterator[Tensor]],
+    *,
+    shown: Mapping[str, Any],
+    folder: Path | None,
+    device: torch.device,
+    dtype: str = "fp32",
+    found: Callable[[Path], None] = lambda path: None,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Tensor:
+    """Features of every image of a source, extracted now, or read from the disk if they were extracted before.
 
     Under torch.distributed each process extracts its part of the images, all are given all features, and what one
     fails with is raised in all.
@@ -137,11 +192,10 @@ def cached_features(
     Args:
         encoder: The encoder.
         source: The images.
-        transform: How they are shown.
+        batches: Extracts the features of some neighbouring images, batch by batch in their order, each [b, D].
+        shown: All else that the features depend on, as JSON has it.
         folder: Where features are kept, the same for every process; None to keep them in memory alone.
         device: Where to compute.
-        workers: Processes that decode.
-        precision: Of the forward pass: "fp32", "bf16" or "fp16".
         dtype: What features are kept in: "fp32" or "fp16".
         found: Called with the file, where features were kept before.
         advance: Called with the number of images done by about all processes, batch by batch; at once with all where
@@ -151,35 +205,36 @@ def cached_features(
         [n, feature_dim] of that dtype on the CPU, in the order of the source; memory-mapped where it is on disk.
 
     Raises:
-        GrocoError: If an image cannot be decoded, a feature is not finite or too large for the dtype, or the folder
-            cannot be written to or has not the room.
+        GrocoError: If a feature is not finite or too large for the dtype, or the folder cannot be written to or has
+            not the room.
     """
     own = collectives.share_of(len(source))
-    part = pick(source, torch.arange(own.start, own.stop)) if collectives.world_size() > 1 else source
 
-    def batches() -> Iterator[tuple[int, Tensor]]:
+    def rows() -> Iterator[tuple[int, Tensor]]:
         """Each batch of this process's part: its first row, and its features."""
-        extracted = feature_batches(encoder, part, transform, device=device, workers=workers, precision=precision)
-        for numbers, features in extracted if own else ():
-            kept = features.to(DTYPES[dtype])
-            if not kept.isfinite().all():
-                raise GrocoError("a feature is too large for fp16", "type --cache-dtype fp32")
-            yield own.start + int(numbers[0]), kept
+        done = own.start
+        for features in batches(own) if own else ():
+            kept = as_kept(features, dtype)
+            yield done, kept
+            done += len(kept)
             advance(len(kept) * collectives.world_size())
 
-    shape = (len(source), encoder.feature_dim)
     if folder is None:
-        rows = torch.zeros(len(own), encoder.feature_dim, dtype=DTYPES[dtype])
+        part = torch.zeros(len(own), encoder.feature_dim, dtype=DTYPES[dtype])
         with collectives.failing_together():
-            for row, kept in batches():
-                rows[row - own.start : row - own.start + len(kept)] = kept
-        return collectives.all_rows(rows, len(source), device)
-    with collectives.failing_together():
-        key = feature_key(encoder, source, transform, precision=precision, dtype=dtype)
-        path = folder / f"{key[:32]}.safetensors"
+            for row, kept in rows():
+                part[row - own.start : row - own.start + len(kept)] = kept
+        return collectives.all_rows(part, len(source), device)
+    with collectives.failing_together():  # to read all weights and look at all files is work for one
+        key = "" if collectives.rank() else feature_key(encoder, source, shown, dtype=dtype)
+    key = collectives.from_first(key)
+    path = folder / f"{key[:_NAME]}.safetensors"
     if collectives.from_first(read_features(path, key) is None):
+        with collectives.failing_together():
+            _remove_leftovers(folder)
+        shape = (len(source), encoder.feature_dim)
         with written_together(path, key, shape, dtype) as (temporary, start):
-            write_rows(batches(), temporary, start)
+            write_rows(rows(), temporary, start)
     else:
         found(path)
         advance(len(source))
@@ -192,7 +247,19 @@ def cached_features(
     return features
 
 
-def feature_key(encoder: Encoder, source: Source, transform: EvaluationTransform, *, precision: str, dtype: str) -> str:
+def as_kept(features: Tensor, dtype: str) -> Tensor:
+    """Features in what they are kept in, "fp32" or "fp16".
+
+    Raises:
+        GrocoError: If one is too large for it.
+    """
+    kept = features.to(DTYPES[dtype])
+    if not kept.isfinite().all():
+        raise GrocoError("a feature is too large for fp16", "type --cache-dtype fp32")
+    return kept
+
+
+def feature_key(encoder: Encoder, source: Source, shown: Mapping[str, Any], *, dtype: str) -> str:
     """A hash of all that features depend on: the encoder's weights and structure, the pictures, how they are shown.
 
     The weights themselves count, not their file: the same encoder in another container has the same features.
@@ -202,11 +269,16 @@ def feature_key(encoder: Encoder, source: Source, transform: EvaluationTransform
         "groco": __version__,
         "encoder": encoder_hash(encoder),
         "data": source.fingerprint(),
-        "transform": asdict(transform),
-        "precision": precision,
+        "shown": shown,
         "dtype": dtype,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete what extractions left behind that were killed a day ago or more; younger files may still be written."""
+    if collectives.rank() == 0:
+        remove_leftovers(folder, like=_TEMPORARY, older=_DAY)
 
 
 def encoder_hash(encoder: Encoder) -> str:

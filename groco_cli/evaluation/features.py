@@ -137,7 +137,7 @@ class _Encode:
     def _tried(self, images: Tensor) -> Tensor | None:
         """None where they do not fit; what was computed on the way is free again by then."""
         try:
-            with devices.autocast(self._device, self._precision):
+            with devices.whole_float32(), devices.autocast(self._device, self._precision):
                 return torch.cat([self._encoder(part).float().cpu() for part in torch.split(images, self._at_once)])
         except torch.OutOfMemoryError as error:
             if min(self._at_once, len(images)) == 1:

@@ -98,12 +98,13 @@ class AugmentedFeatures:
             for start in range(0, len(chunks), self.chunks):
                 batch = chunks[start : start + self.chunks]
                 own = np.concatenate([self.share.of(chunk) for chunk in batch])
-                features = torch.cat([self._encoded(next(views)[0]) for _ in batch])
+                with collectives.failing_together():
+                    features = torch.cat([self._encoded(next(views)[0]) for _ in batch])
                 labels = self.labels[torch.from_numpy(own)].to(self.device)
                 yield Batch(features, labels, sum(map(len, batch)))
 
     def _encoded(self, images: Tensor) -> Tensor:
-        with torch.inference_mode(), devices.autocast(self.device, self.precision):
+        with torch.inference_mode(), devices.whole_float32(), devices.autocast(self.device, self.precision):
             features: Tensor = self.encoder(images)
             return features.float()
 

@@ -86,7 +86,7 @@ def find_together(
         of_bank = torch.arange(own.start, own.stop) if queries is None else None
         parts = _search(index, vectors[own.start : own.stop], of_bank, k)
     similarities, rows = (collectives.all_rows(part, total, device) for part in parts)
-    backend = "; ".join(dict.fromkeys(processes.from_all(index.backend)))
+    backend = "; ".join(dict.fromkeys(collectives.from_all(index.backend)))
     if index.exact:
         return Neighbours(similarities, rows, backend)
     count = min(_RECALLED, total)

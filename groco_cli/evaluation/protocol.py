@@ -5,17 +5,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from groco_cli import console
 from groco_cli.data.sources import Dataset, Source
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.evaluation.feature_cache import plain_features
 from groco_cli.evaluation.index import IndexOptions
+from groco_cli.evaluation.index.blocks import feature_blocks
 from groco_cli.evaluation.knn import KNNScore, check_votes, score_neighbours
 from groco_cli.evaluation.neighbours import Neighbours, check_search, find_together
 from groco_cli.models import Encoder, EncoderMetadata, create_encoder, load_encoder
 from groco_cli.models.containers import CheckpointError
+
+_PIXELS = 32  # the side of CIFAR-10's pictures, which are scored as they are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +128,7 @@ def evaluate_knn(
     check_votes(ks, temperature, len(dataset.train) - (dataset.test is None))
     check_search(options, max(ks) + (dataset.test is None), device=device)
 
-    def labelled_features(part: str, source: Source) -> tuple[torch.Tensor, torch.Tensor]:
+    def labelled_features(part: str, source: Source) -> tuple[Tensor, Tensor]:
         features = plain_features(
             encoder,
             source,
@@ -136,11 +140,11 @@ def evaluate_knn(
             found=lambda path: tell(f"{dataset.name} {part}: from the cache {path}"),
             advance=advance,
         )
-        good = features.isfinite().all(dim=1)
         assert source.labels is not None
-        if good.all():
-            return features, source.labels  # a bank may be too large to be in memory twice
-        return features[good], source.labels[good]
+        if on_bad_image == "error":
+            return features, source.labels  # all are there; a look at each would read a whole bank from the disk
+        good = torch.cat([features[block].isfinite().all(dim=1) for block in feature_blocks(features)])
+        return (features, source.labels) if good.all() else (features[good], source.labels[good])
 
     bank, bank_labels = labelled_features("train", dataset.train)
     queries, labels = (None, bank_labels) if dataset.test is None else labelled_features("test", dataset.test)
@@ -164,5 +168,25 @@ def untrained(metadata: EncoderMetadata, seed: int = 0) -> Encoder:
 
 
 def pixels(metadata: EncoderMetadata) -> Encoder:
-    """The picture itself as its feature: what any learning has to beat."""
-    return Encoder(nn.Flatten(), 3 * metadata.image_size**2, replace(metadata, arch="pixels", method="pixels", epoch=0))
+    """The picture itself as its feature: what any learning has to beat.
+
+    Larger ones are shrunk to 32×32 and say so in their `arch`: at 224×224 ImageNet's bank would take 771 GB.
+    """
+    side = min(metadata.image_size, _PIXELS)
+    shrunk = metadata.image_size > side
+    about = replace(metadata, arch=f"pixels, {side}×{side}" if shrunk else "pixels", method="pixels", epoch=0)
+    return Encoder(nn.Sequential(_Shrunk(side), nn.Flatten()) if shrunk else nn.Flatten(), 3 * side**2, about)
+
+
+class _Shrunk(nn.Module):
+    """Pictures [B, 3, H, W] at a smaller side, antialiased."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, images: Tensor) -> Tensor:
+        return F.interpolate(images, (self.side, self.side), mode="bilinear", align_corners=False, antialias=True)
+
+    def extra_repr(self) -> str:
+        return str(self.side)  # which the cache knows the features by

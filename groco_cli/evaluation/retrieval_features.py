@@ -1,7 +1,8 @@
 """Features of pictures of any size, as a retrieval protocol sees them (`groco_cli.evaluation.retrieval_protocol`)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,13 +12,16 @@ from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from groco_cli import devices
 from groco_cli.data.decoding import BadImageError, decode
-from groco_cli.data.pool import leave_interrupts_to_the_main_process
+from groco_cli.data.pool import dead_workers_explained, leave_interrupts_to_the_main_process
 from groco_cli.data.transforms import Normalisation
 from groco_cli.errors import GrocoError
 from groco_cli.evaluation.ground_truth import Box
 from groco_cli.evaluation.retrieval_protocol import RetrievalProtocol
 from groco_cli.models import Encoder
+
+BATCH = 64  # pictures that are read together
 
 
 def retrieval_features(
@@ -28,8 +32,7 @@ def retrieval_features(
     protocol: RetrievalProtocol,
     device: torch.device,
     workers: int,
-    batch_size: int = 64,
-    advance: Callable[[int], None] = lambda count: None,
+    batch_size: int = BATCH,
 ) -> Iterator[Tensor]:
     """Run an encoder over pictures, in evaluation mode and float32; those of equal size go through it together.
 
@@ -41,14 +44,13 @@ def retrieval_features(
         device: Where to compute.
         workers: Processes that decode.
         batch_size: Pictures read together.
-        advance: Called with the number of pictures done, batch by batch.
 
     Yields:
         Unit features, float32 [≤ batch_size, D] on the CPU, in the order of the paths.
 
     Raises:
-        GrocoError: If a picture cannot be decoded, its box lies outside it, the encoder cannot look at its size, or
-            a feature is not finite.
+        GrocoError: If a picture cannot be decoded, its box lies outside it, the encoder cannot look at its size, a
+            feature is not finite, or a worker died.
     """
     normalisation = Normalisation(mean=encoder.metadata.mean, std=encoder.metadata.std)
     loader = DataLoader(
@@ -64,19 +66,31 @@ def retrieval_features(
     encoder.to(device).eval()
     done = 0
     try:
-        for groups in loader:
-            if isinstance(groups, tuple):
-                raise GrocoError(*groups)
-            features = torch.empty(sum(len(places) for places, _ in groups), encoder.feature_dim)
-            for places, pixels in groups:
-                images = normalisation(pixels.to(device, non_blocking=True).float().div_(255))
-                features[places] = _encode(encoder, images, protocol.scales)
-            _check_finite(features, paths[done : done + len(features)])
-            done += len(features)
-            advance(len(features))
-            yield features
+        with dead_workers_explained():
+            for groups in loader:
+                if isinstance(groups, tuple):
+                    raise GrocoError(*groups)
+                features = torch.empty(sum(len(places) for places, _ in groups), encoder.feature_dim)
+                for places, pixels in groups:
+                    images = normalisation(pixels.to(device, non_blocking=True).float().div_(255))
+                    features[places] = _encode(encoder, images, protocol.scales)
+                _check_finite(features, paths[done : done + len(features)])
+                done += len(features)
+                yield features
     finally:
         encoder.train(training)
+
+
+def shown(encoder: Encoder, protocol: RetrievalProtocol, boxes: Sequence[Box | None] | None) -> dict[str, Any]:
+    """All that these features depend on beside the weights and the files (`feature_cache.features_once`)."""
+    about = encoder.metadata
+    return {
+        "thumbnail": protocol.image_size,
+        "scales": protocol.scales,
+        "boxes": boxes,
+        "mean": about.mean,
+        "std": about.std,
+    }
 
 
 def thumbnail(image: Tensor, size: int, box: Box | None = None) -> Tensor:
@@ -108,7 +122,8 @@ def _encode(encoder: Encoder, images: Tensor, scales: Sequence[float]) -> Tensor
     """Unit features of normalised images [B, 3, H, W], averaged over the scales."""
     height, width = images.shape[-2:]
     try:
-        seen = [encoder(_whole_patches(_resized(images, scale), encoder)).float() for scale in scales]
+        with devices.whole_float32():
+            seen = [encoder(_whole_patches(_resized(images, scale), encoder)).float() for scale in scales]
     except torch.OutOfMemoryError as error:
         raise GrocoError(
             f"{images.device} has no memory for {width}×{height} pictures", "lower --image-size"
@@ -159,7 +174,7 @@ class _Thumbnails(Dataset[Tensor | _Trouble]):
         try:
             return thumbnail(decode(path), self.size, self.boxes[number] if self.boxes else None)
         except BadImageError as error:
-            return str(error), "replace the file"
+            return str(error), f"replace the file; 'groco data {path.parent}' names all bad ones"
         except ValueError as error:
             return f"query {path}: {error}", "correct the ground truth: left, top, right, bottom in pixels"
 

@@ -132,8 +132,8 @@ def knn(
     ks = sorted(set(k or KS))
     score = partial(_score, dataset=dataset, features=features, ks=ks, temperature=weighing, search=search)
     beside = comparison.baselines(compared) if baselines else {}
-    to_beat = {label: score(label, encoder) for label, encoder in beside.items()}
     results = {one.name: score(one.name, one.encoder) for one in compared}
+    to_beat = {label: score(label, encoder) for label, encoder in beside.items()}
     if rank():
         return  # the first process shows and writes the result
 

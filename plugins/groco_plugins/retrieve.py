@@ -73,6 +73,9 @@ def retrieve(
         typer.Option(metavar="FILE", help="Write a page of the queries and what was found.", show_default=False),
     ] = None,
     top: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures per query on that page.")] = 10,
+    cache: options.Cache = None,
+    no_cache: options.NoCache = False,
+    cache_dtype: options.CacheDtype = None,
     csv_file: options.Csv = None,
     latex: options.Latex = None,
     paper: options.Paper = False,
@@ -87,19 +90,22 @@ def retrieve(
     mAP and mP@1, 5, 10 under the easy, medium and hard setups of revisited Oxford and Paris, or of any folder with a
     ground truth in the same form.
     """
+    from groco_cli.data.sources import default_root
     from groco_cli.distributed.collectives import rank
     from groco_cli.engine.run_folder import newest_checkpoint
     from groco_cli.evaluation import comparison
     from groco_cli.evaluation.extraction import choose_extraction
+    from groco_cli.evaluation.feature_cache import choose_cache
     from groco_cli.evaluation.retrieval_page import retrieval_page
     from groco_cli.evaluation.retrieval_protocol import named_protocol
     from groco_cli.evaluation.retrieval_search import evaluate_retrieval, pictures_to_see
     from groco_cli.evaluation.retrieval_table import retrieval_report, retrieval_settings, table_2
 
-    features = choose_extraction(device, workers)
     published = named_protocol(protocol, dataset or "")
     used = _overridden(published, image_size, scales, crop, whiten)
-    data = _open(dataset, data_root, images, ground_truth, distractors)
+    root = default_root(data_root)
+    data = _open(dataset, root, images, ground_truth, distractors)
+    features = choose_extraction(device, workers, cache=choose_cache(cache, no_cache, root), cache_dtype=cache_dtype)
     seen = pictures_to_see(data, used)
     if html:
         check_writable(html)
@@ -118,6 +124,9 @@ def retrieve(
                 device=features.device,
                 workers=features.workers,
                 top=top,
+                cache=features.cache,
+                cache_dtype=features.cache_dtype,
+                tell=lambda line: bar.note(f"features   {one.name}, {line}"),
                 advance=bar.advance,
             )
 
@@ -156,19 +165,18 @@ def _overridden(
 
 def _open(
     dataset: str | None,
-    data_root: Path | None,
+    root: Path,
     images: Path | None,
     ground_truth: Path | None,
     distractors: Path | None,
 ) -> "RetrievalSet":
     """The set that the options name."""
-    from groco_cli.data.sources import default_root
     from groco_cli.evaluation.retrieval_set import list_pictures, open_images, open_published
 
     if dataset and (images or ground_truth):
         raise UsageError(f"--dataset {dataset} has its own pictures", "leave out --images and --ground-truth")
     if dataset:
-        data = open_published(dataset, default_root(data_root))
+        data = open_published(dataset, root)
     elif images and ground_truth:
         data = open_images(images, ground_truth)
     elif images or ground_truth:

@@ -52,10 +52,10 @@ def typed(call_groco, picture_folder, tmp_path: Path):
         "retrieve": ("--images", str(data / "train"), "--ground-truth", str(truth)),
     }
 
-    def error(command: str, path: Path) -> str:
+    def error(command: str, path: Path, code: int = 1) -> str:
         root = ("--data-root", str(data / "root"), "--device", "cpu", "--workers", "0")
         shown = call_groco(command, str(path), *options[command], *root)
-        assert shown.returncode == 1
+        assert shown.returncode == code
         return next(line for line in shown.stderr.splitlines() if line.startswith("error: "))
 
     return error
@@ -99,3 +99,9 @@ def test_labels_that_do_not_fit_are_a_mistake_in_a_line(call_groco, checkpoint, 
     assert (failed.returncode, failed.stdout) == (1, "")
     (line,) = (line for line in failed.stderr.splitlines() if line.startswith("error: "))
     assert message in line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("path", [".", "..", "/"])
+def test_a_folder_in_place_of_a_checkpoint_is_a_mistake_in_a_line(typed, command, path):
+    assert f"no checkpoint {path}; name one" in typed(command, Path(path), code=2)

@@ -187,6 +187,7 @@ def complaint(failed, code: int) -> str:
         (["--dataset", "oxford5k"], "--dataset oxford5k", "did you mean 'roxford5k'"),
         (["--dataset", "rparis6k", "--data-root", "nowhere"], "nowhere/rparis6k/jpg", "docs/retrieve.md"),
         (["--protocol", "dyno"], "--protocol dyno", "did you mean 'dino'"),
+        (["--cache-dtype", "bf16"], "--cache-dtype bf16: no such type", "fp32 or fp16"),
         (["--scales", "1,x"], "--scales '1,x'", "e.g. --scales"),
         (["--images", "nowhere", "--ground-truth", "x.pkl"], "--images nowhere", "folder"),
         (["--images", ".", "--ground-truth", "x.pkl"], "no ground truth x.pkl", ".pkl or .json"),
@@ -197,6 +198,29 @@ def test_a_mistake_is_one_line_with_its_remedy(call_groco, tiny, tmp_path, monke
     line = complaint(call_groco("retrieve", str(tiny), *options), 2)
     assert what in line
     assert remedy in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_features_are_kept_and_it_is_said_when_they_are_found(call_groco, tiny, small_set, tmp_path):
+    def retrieve(*more: str):
+        done = call_groco("retrieve", str(tiny), *small_set, "--json", *more)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    kept = tmp_path / "data-root/features"
+    without = retrieve("--no-cache")
+    assert not kept.exists()
+    first, second = retrieve(), retrieve()
+    assert first.stdout == second.stdout == without.stdout
+    assert "from the cache" not in first.stderr + without.stderr
+    lines = [line for line in second.stderr.splitlines() if "from the cache" in line]
+    assert lines[0].startswith(f"features   tiny, {small_set[1]} queries: from the cache ")
+    assert {Path(line.split("from the cache ")[1]) for line in lines} == set(kept.iterdir())
+    assert len(lines) == 2
+    half = json.loads(retrieve("--cache", str(tmp_path / "mine"), "--cache-dtype", "fp16").stdout)
+    assert (half["cache_dtype"], json.loads(first.stdout)["cache_dtype"]) == ("fp16", "fp32")
+    assert len(list((tmp_path / "mine").iterdir())) == 2
+    assert "kept in fp16" in call_groco("retrieve", str(tiny), *small_set, "--cache-dtype", "fp16").stdout
 
 
 @pytest.mark.parametrize("option", ["--distractors", "--whiten"])

@@ -221,12 +221,14 @@ def test_too_many_neighbours_for_a_small_set_fail_that_set_alone(transfer):
         (["--temperature", "0"], "--temperature 0", "must be positive"),
     ],
 )
-def test_a_mistake_is_one_line_with_its_remedy(transfer, options, what, remedy):
+def test_a_mistake_is_one_line_with_its_remedy(transfer, tmp_path, monkeypatch, options, what, remedy):
+    monkeypatch.chdir(tmp_path)
     failed = transfer(*options)
     assert (failed.returncode, failed.stdout) == (2, "")
     (line,) = failed.stderr.strip().splitlines()
     assert what in line
     assert remedy in line
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_checkpoint_that_is_not_there_is_told(call_groco, root):

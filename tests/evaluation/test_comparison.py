@@ -46,6 +46,8 @@ def test_names_are_as_short_as_tells_them_apart():
     assert names == {"a/latest": Path("x/a/latest.pth"), "b/latest": Path("x/b/latest.pth")}
     assert list(named_checkpoints([Path("x/a.pth")])) == ["a"]
     assert list(named_checkpoints([Path("a.pth"), Path("a.safetensors")])) == ["a.pth", "a.safetensors"]
+    assert list(named_checkpoints([Path()])) == ["."]
+    assert list(named_checkpoints([Path("/"), Path("x/a.pth")])) == ["/", "a"]
 
 
 def test_the_data_are_those_that_all_were_trained_on():
@@ -61,6 +63,8 @@ def test_baselines_are_shared_by_encoders_of_a_kind():
     assert list(alike) == ["untrained", "pixels"]
     unlike = baselines([compared("a"), compared("b", replace(SMALL, arch="resnet10t"))])
     assert list(unlike) == ["untrained, as for a", "untrained, as for b", "pixels"]
+    large = baselines([compared("a", replace(SMALL, image_size=64)), compared("b")])
+    assert list(large) == ["untrained, as for a", "untrained, as for b", "pixels, 32×32, as for a", "pixels, as for b"]
     assert [encoder.metadata.arch for encoder in unlike.values()] == ["test_resnet", "resnet10t", "pixels"]
 
 

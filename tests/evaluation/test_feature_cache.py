@@ -1,8 +1,9 @@
 """The cache: what it gives is what was extracted, and what changed or was cut short is never taken for it."""
 
 import os
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -112,9 +113,8 @@ def test_another_number_of_attention_heads_is_a_miss(features_of, files):
     four, two = (create_encoder(replace(about, attention_heads=heads)) for heads in (4, 2))
     two.load_state_dict(four.state_dict())
     transform = evaluation_transform(about)
-    assert feature_key(four, files, transform, precision="fp32", dtype="fp32") != feature_key(
-        two, files, transform, precision="fp32", dtype="fp32"
-    )
+    keys = [feature_key(encoder, files, asdict(transform), dtype="fp32") for encoder in (four, two)]
+    assert keys[0] != keys[1]
 
 
 @pytest.mark.parametrize("change", [{"mean": (0.0, 0.0, 0.0)}, {"resize": 24}])
@@ -180,6 +180,20 @@ def test_an_extraction_cut_short_leaves_nothing_behind(features_of, files, tmp_p
     assert features_of(files)[1] == 7
 
 
+def test_what_killed_extractions_left_is_removed_after_a_day(features_of, files, tmp_path):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    name, ago = f".{'0123456789abcdef' * 2}-x1y2z3_4.safetensors", time.time() - 25 * 3600
+    others = [".settings-x1y2z3_4.toml", f"{'0' * 32}.safetensors", f".{'0' * 32}-a1y2z3_4.safetensors"]
+    for place in (name, *others):
+        (folder / place).touch()
+        os.utime(folder / place, (ago, ago))
+    (folder / others[-1]).touch()  # it may be written to at this moment
+    features_of(files)
+    left = {path.name for path in kept(tmp_path)}
+    assert (name in left, set(others) <= left, len(left)) == (False, True, 4)
+
+
 def test_progress_adds_up_whether_kept_or_not(features_of, files):
     for _ in range(2):
         counted: list[int] = []
@@ -224,7 +238,8 @@ def test_the_cache_is_below_the_data_root_unless_another_is_named(tmp_path):
     assert choose_cache(None, False, tmp_path) == tmp_path / "features"
     assert choose_cache(tmp_path / "mine", False, tmp_path) == tmp_path / "mine"
     assert choose_cache(None, True, tmp_path) is None
-    assert not (tmp_path / "mine").exists()
+    assert choose_cache(None, False, tmp_path / "absent/root") == tmp_path / "absent/root/features"
+    assert list(tmp_path.iterdir()) == [], "nothing is made before there is something to keep"
     with pytest.raises(UsageError, match="--cache and --no-cache exclude each other"):
         choose_cache(tmp_path, True, tmp_path)
 

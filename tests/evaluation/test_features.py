@@ -1,6 +1,6 @@
 """Features against a loop over single pictures, prepared by Pillow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,9 @@ from groco_cli import console
 from groco_cli.data.sources import FileSource, MemorySource
 from groco_cli.errors import GrocoError
 from groco_cli.evaluation.features import extract_features
+from groco_cli.evaluation.linear_features import AugmentedFeatures
+from groco_cli.evaluation.retrieval_features import retrieval_features
+from groco_cli.evaluation.retrieval_protocol import RetrievalProtocol
 from groco_cli.models import Encoder, EncoderMetadata, create_encoder
 
 CPU = torch.device("cpu")
@@ -147,3 +150,39 @@ def test_where_not_even_one_image_fits_it_is_an_error_of_one_line(noise, monkeyp
     with pytest.raises(GrocoError, match="no memory for a single image") as caught:
         extracted(encoder, noise(3), batch_size=2)
     assert "--device cpu" in caught.value.hint
+
+
+@pytest.fixture
+def in_tf32(encoder: Encoder) -> Iterator[list[set[str]]]:
+    """TF32 allowed everywhere; what products and convolutions of float32 are computed in while the encoder looks."""
+    backends = [torch.backends.cuda.matmul, torch.backends.cudnn.conv]
+    before = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "tf32"
+    seen: list[set[str]] = []
+    encoder.register_forward_hook(lambda *_: seen.append({backend.fp32_precision for backend in backends}))
+    yield seen
+    for backend, precision in zip(backends, before, strict=True):
+        backend.fp32_precision = precision
+
+
+def test_float32_features_are_computed_in_float32_and_torch_is_left_as_it_was(encoder, noise, in_tf32, picture_folder):
+    extracted(encoder, noise(2))
+    protocol = RetrievalProtocol(name="dino", crop_query=False, image_size=32, scales=(1.0,))
+    path = picture_folder("0.png") / "0.png"
+    list(retrieval_features(encoder, [path], protocol=protocol, device=CPU, workers=0))
+    augmented = AugmentedFeatures(encoder, noise(2), batch_size=2, seed=0, workers=0, device=CPU, precision="fp32")
+    list(augmented.epoch(0))
+    assert in_tf32 == [{"ieee"}] * 3
+    assert {torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision} == {"tf32"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+def test_features_of_a_gpu_are_those_of_the_cpu_but_for_rounding(noise):
+    torch.manual_seed(0)
+    encoder = create_encoder(EncoderMetadata(arch="resnet18", image_size=64, resize=64))
+    on_cpu, on_gpu = (
+        extract_features(encoder, noise(16, size=(64, 64)), device=torch.device(name), workers=0)
+        for name in ("cpu", "cuda")
+    )
+    torch.testing.assert_close(on_gpu, on_cpu, rtol=1e-4, atol=1e-5)

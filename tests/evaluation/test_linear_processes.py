@@ -6,9 +6,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from PIL import Image
 
-from groco_cli.data.sources import Dataset, MemorySource
+from groco_cli.data.sources import Dataset, FileSource, MemorySource
 from groco_cli.distributed import collectives
+from groco_cli.errors import GrocoError
+from groco_cli.evaluation.linear_features import AugmentedFeatures
 from groco_cli.evaluation.linear_protocol import ProbeSettings, prepare_probe
 from groco_cli.evaluation.protocol import pixels
 from groco_cli.models import EncoderMetadata
@@ -40,11 +43,26 @@ def probed(cached: bool, kept: bool, folder: str) -> dict[str, torch.Tensor]:
     }
 
 
+def with_a_bad_picture(folder: str) -> str:
+    """What an epoch of augmented pictures raises where one of them is none; one process alone comes upon it."""
+    paths = tuple(Path(folder) / f"{number}.png" for number in range(4))
+    source = FileSource(paths, torch.arange(4) % 2, ("a", "b"))
+    train = AugmentedFeatures(
+        pixels(TINY), source, batch_size=4, seed=0, workers=0, device=torch.device("cpu"), precision="fp32"
+    )
+    try:
+        list(train.epoch(0))
+    except GrocoError as error:
+        return error.message
+    return ""
+
+
 def one_of_two(rank: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     shares = [list(collectives.share_of(total)) for total in (0, 1, 7, 8)]
     results = {case: probed(*case, folder) for case in CASES}
-    torch.save({"results": results, "shares": shares}, f"{folder}/{rank}.pt")
+    bad = with_a_bad_picture(folder)
+    torch.save({"results": results, "shares": shares, "bad": bad}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -52,6 +70,9 @@ def one_of_two(rank: int, folder: str) -> None:
 def both(tmp_path_factory) -> list[dict]:
     """What each of two processes came to, for every case."""
     folder = tmp_path_factory.mktemp("processes")
+    for number in range(3):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
+    (folder / "3.png").write_bytes(b"no picture")
     mp.spawn(one_of_two, (str(folder),), nprocs=2)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
@@ -66,6 +87,12 @@ def test_two_processes_equal_one(both, case, tmp_path):
             assert torch.equal(found[name], expected[name]), name
         for name in ("weight", "bias", "losses"):
             torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_bad_picture_of_one_ends_the_epoch_of_all(both):
+    assert both[0]["bad"] == both[1]["bad"]
+    assert "cannot decode" in both[0]["bad"]
+    assert "3.png" in both[0]["bad"]
 
 
 def test_processes_share_every_thing_once(both):

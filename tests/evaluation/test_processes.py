@@ -1,6 +1,7 @@
 """Two processes that score together: the same features, rankings and errors as one alone, odd sizes throughout."""
 
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from groco_cli.data.sources import MemorySource
 from groco_cli.distributed import collectives
 from groco_cli.errors import GrocoError
+from groco_cli.evaluation import feature_cache
 from groco_cli.evaluation.feature_cache import plain_features
 from groco_cli.evaluation.features import extract_features
 from groco_cli.evaluation.ground_truth import GroundTruth, QueryTruth
@@ -33,18 +35,45 @@ def features_of(count: int, counted: list[int]) -> Tensor:
     return extract_features(pixels(TINY), source, device=CPU, workers=0, batch_size=2, advance=counted.append)
 
 
-def similarities(folder: str) -> Tensor:
+def similarities(folder: str, last: str = "6.png", cache: Path | None = None, shown: list[int] | None = None) -> Tensor:
     """Of 2 queries to 7 pictures of noise, laid down by `pictures`."""
-    paths = tuple(Path(folder) / f"{number}.png" for number in range(7))
+    paths = *(Path(folder) / f"{number}.png" for number in range(6)), Path(folder) / last
     truth = GroundTruth(
         imlist=tuple(path.name for path in paths),
         qimlist=("0.png", "5.png"),
         gnd=(QueryTruth(bbx=None, easy=(0,), hard=(), junk=()), QueryTruth(bbx=None, easy=(5,), hard=(3,), junk=())),
     )
     data = RetrievalSet(name="noise", ground_truth=truth, images=paths, queries=(paths[0], paths[5]))
-    found = evaluate_retrieval(pixels(TINY), data, named_protocol("dino", ""), device=CPU, workers=0, top=7)
+    encoder = pixels(TINY)
+    encoder.register_forward_hook(lambda module, images, output: None if shown is None else shown.append(len(output)))
+    found = evaluate_retrieval(encoder, data, named_protocol("dino", ""), device=CPU, workers=0, top=7, cache=cache)
     assert found.scores["easy"].mean_ap == 1
     return found.similarities
+
+
+def with_a_bad_picture(folder: str, cache: Path | None) -> str:
+    """What is raised where the last picture, which the last process has, is none."""
+    try:
+        similarities(folder, "bad.png", cache)
+    except GrocoError as error:
+        return error.message
+    return ""
+
+
+def searches_with_a_cache(folder: str) -> list[Tensor | int]:
+    """What two searches find, and how many pictures each shows the encoder."""
+    found: list[Tensor | int] = []
+    for _ in range(2):
+        shown: list[int] = []
+        found += [similarities(folder, cache=Path(folder) / "searched", shown=shown), sum(shown)]
+    return found
+
+
+def keys_hashed(folder: str) -> int:
+    """How often this process computes the key of what it looks for."""
+    with mock.patch.object(feature_cache, "feature_key", wraps=feature_cache.feature_key) as hashed:
+        cached(f"{folder}/cache")
+    return hashed.call_count
 
 
 def with_an_error(rank: int) -> str:
@@ -81,7 +110,9 @@ def one_of_two(rank: int, folder: str) -> None:
         "counted": sum(counted),
         "similarities": similarities(folder),
         "error": with_an_error(rank),
+        "bad picture": [with_a_bad_picture(folder, cache) for cache in (None, Path(folder) / "bad")],
         "after": features_of(5, []),
+        "searched": searches_with_a_cache(folder),
         "cached": [
             cached(f"{folder}/cache", damaged=True),
             cached(f"{folder}/0.png"),
@@ -89,6 +120,7 @@ def one_of_two(rank: int, folder: str) -> None:
             cached(f"{folder}/cache", damaged=True),
         ],
     }
+    found["keys hashed"] = keys_hashed(folder)
     if rank == 0:
         with collectives.alone():
             found["alone"] = features_of(5, [])
@@ -102,6 +134,7 @@ def folder(tmp_path_factory) -> Path:
     for number in range(7):
         pixels = torch.randint(256, (SIZE, SIZE, 3), generator=torch.Generator().manual_seed(number))
         Image.fromarray(pixels.byte().numpy()).save(folder / f"{number}.png")
+    (folder / "bad.png").write_bytes(b"no picture")
     return folder
 
 
@@ -142,6 +175,28 @@ def test_two_processes_find_what_one_finds(both, folder):
     assert expected.shape == (2, 7)
     for found in both:
         torch.testing.assert_close(found["similarities"], expected)
+
+
+def test_two_processes_keep_what_they_search(both, folder):
+    expected = similarities(str(folder))
+    for found in both:
+        first, shown, second, shown_again = found["searched"]
+        torch.testing.assert_close(first, expected)
+        assert torch.equal(first, second)
+        assert (0 < shown < 9, shown_again) == (True, 0)
+    assert sum(found["searched"][1] for found in both) == 9
+    assert len(list((folder / "searched").iterdir())) == 2
+
+
+def test_a_bad_picture_of_one_ends_the_search_of_all(both, folder):
+    for found in both:
+        for message in found["bad picture"]:
+            assert message == f"cannot decode {folder}/bad.png: not an image"
+    assert len(list((folder / "bad").iterdir())) == 1, "the queries were extracted before"
+
+
+def test_what_features_are_known_by_is_hashed_by_one(both):
+    assert [found["keys hashed"] for found in both] == [1, 0]
 
 
 def test_an_error_of_one_is_raised_in_all(both):

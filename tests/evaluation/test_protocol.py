@@ -4,13 +4,16 @@ from collections.abc import Callable
 from dataclasses import astuple, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import Tensor
 
 from groco_cli.data.sources import Dataset, FileSource, MemorySource, first, open_dataset
 from groco_cli.errors import GrocoError, UsageError
+from groco_cli.evaluation.feature_cache import feature_key
 from groco_cli.evaluation.protocol import KNNResult, check_labels, evaluate_knn, pixels, read_encoder, untrained
 from groco_cli.models import Encoder, EncoderMetadata
 from groco_cli.models.conversion import save_checkpoint
@@ -118,6 +121,20 @@ def test_a_second_evaluation_extracts_nothing_and_scores_the_same(scored, tmp_pa
     assert [line.split(": from the cache ")[0] for line in told] == ["photos train", "photos test"]
     assert {Path(line.split(": from the cache ")[1]).name for line in told} == set(kept)
     assert files_of(tmp_path / "cache") == kept, "a search changed the bank"
+
+
+def test_no_more_than_a_block_of_a_kept_bank_is_copied_to_look_for_what_is_not_finite(scored, monkeypatch):
+    encoder = untrained(SMALL)
+    expected, _ = scored(encoder)
+    monkeypatch.setattr("groco_cli.evaluation.index.blocks._BLOCK_BYTES", 4 * encoder.feature_dim * 2)  # two rows
+    looked_at: list[int] = []
+    isfinite = Tensor.isfinite
+    monkeypatch.setattr(Tensor, "isfinite", lambda tensor: looked_at.append(len(tensor)) or isfinite(tensor))
+    result, shown = scored(encoder)
+    assert (shown, same(result, expected)) == (0, True)
+    assert (max(looked_at), sum(looked_at)) == (2, 7), "each row once"
+    looked_at.clear()
+    assert same(scored(encoder, on_bad_image="skip")[0], expected)
 
 
 def test_another_encoder_or_a_touched_picture_is_extracted_anew(scored, photos):
@@ -238,3 +255,23 @@ def test_pixels_are_the_picture_itself():
     assert encoder(images).shape == (2, encoder.feature_dim)
     assert torch.equal(encoder(images), images.view(2, -1))
     assert (encoder.metadata.method, encoder.metadata.resize) == ("pixels", 32)
+
+
+def test_large_pictures_are_shrunk_before_their_pixels_are_compared(noise):
+    about = replace(SMALL, image_size=70, resize=80, mean=(0.0,) * 3, std=(1.0,) * 3)
+    encoder = pixels(about)
+    assert (encoder.metadata.arch, encoder.feature_dim) == ("pixels, 32×32", 3 * 32 * 32)
+    images = noise(2, size=(70, 70)).images
+    for image, feature in zip(images, encoder(images / 255).view(2, 3, 32, 32), strict=True):
+        by_pillow = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((32, 32), Image.Resampling.BILINEAR)
+        expected = torch.from_numpy(np.array(by_pillow)).permute(2, 0, 1)
+        assert (feature * 255 - expected).abs().max() < 1.01  # Pillow rounds twice
+    assert (pixels(SMALL).metadata.arch, pixels(SMALL).feature_dim) == ("pixels", 3 * 32 * 32)
+
+
+def test_pixels_shrunk_from_two_sizes_are_kept_apart(noise):
+    source = noise(3)
+    keys = {
+        feature_key(pixels(replace(SMALL, image_size=side)), source, {"side": side}, dtype="fp32") for side in (48, 64)
+    }
+    assert len(keys) == 2

@@ -116,10 +116,10 @@ def test_a_box_with_nothing_in_it_is_told(encoder: Encoder, pictures, box):
     assert "left, top, right, bottom" in failed.value.hint
 
 
-def test_each_picture_is_counted_once(encoder: Encoder, pictures):
-    counted = []
-    features = extracted(encoder, pictures, batch_size=3, advance=counted.append)
-    assert counted == [3, 3, 1]
+def test_each_picture_has_a_feature_of_unit_length(encoder: Encoder, pictures):
+    blocks = list(retrieval_features(encoder, pictures, protocol=SMALL, device=CPU, workers=0, batch_size=3))
+    assert list(map(len, blocks)) == [3, 3, 1]
+    features = torch.cat(blocks)
     assert (features.shape, features.dtype) == ((7, encoder.feature_dim), torch.float32)
     torch.testing.assert_close(features.norm(dim=1), torch.ones(7))
 
@@ -182,8 +182,9 @@ def test_the_first_picture_whose_feature_is_not_finite_is_told(pictures):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_picture_that_cannot_be_decoded_is_told_by_name(encoder: Encoder, pictures, workers: int):
     pictures[4].write_bytes(b"no picture")
-    with pytest.raises(GrocoError, match=r"cannot decode .*4\.png"):
+    with pytest.raises(GrocoError, match=r"cannot decode .*4\.png") as failed:
         extracted(encoder, pictures, workers=workers)
+    assert f"groco data {pictures[4].parent}" in failed.value.hint
 
 
 def test_real_photographs_keep_what_they_show(imagenet_jpegs: Path):

@@ -1,5 +1,7 @@
 """The whole way from pictures to scores, against features and rankings made apart from it."""
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from groco_cli.errors import GrocoError
 from groco_cli.evaluation.ground_truth import GroundTruth, QueryTruth
 from groco_cli.evaluation.retrieval import evaluate_ranking
 from groco_cli.evaluation.retrieval_features import retrieval_features
 from groco_cli.evaluation.retrieval_protocol import RetrievalProtocol
-from groco_cli.evaluation.retrieval_search import evaluate_retrieval, pictures_to_see
+from groco_cli.evaluation.retrieval_search import RetrievalResult, evaluate_retrieval, pictures_to_see
 from groco_cli.evaluation.retrieval_set import RetrievalSet, list_pictures
 from groco_cli.evaluation.whitening import learn_whitening
 from groco_cli.models import Encoder, EncoderMetadata
@@ -102,3 +105,78 @@ def test_every_picture_is_counted(encoder: Encoder, data: RetrievalSet):
         counted: list[int] = []
         evaluate_retrieval(encoder, data, protocol, device=CPU, workers=0, advance=counted.append)
         assert sum(counted) == pictures_to_see(data, protocol) == expected
+
+
+@pytest.fixture
+def searched(encoder: Encoder, data: RetrievalSet, tmp_path: Path) -> Callable[..., tuple[RetrievalResult, int]]:
+    """A search by way of the cache, and how many pictures the encoder was shown for it: `searched(image_size=8)`."""
+
+    def search(data: RetrievalSet = data, **options: object) -> tuple[RetrievalResult, int]:
+        shown: list[int] = []
+        hook = encoder.register_forward_hook(lambda module, images, output: shown.append(len(output)))
+        asked = {name: options.pop(name) for name in list(options) if name in WHOLE.__dataclass_fields__}
+        options = {"cache": tmp_path / "cache", "top": 150} | options
+        try:
+            result = evaluate_retrieval(encoder, data, replace(WHOLE, **asked), device=CPU, workers=0, **options)
+        finally:
+            hook.remove()
+        return result, sum(shown)
+
+    return search
+
+
+def same(one: RetrievalResult, other: RetrievalResult) -> bool:
+    assert torch.equal(one.first, other.first)
+    assert torch.equal(one.similarities, other.similarities)
+    return one.queries == other.queries
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_a_second_search_extracts_nothing_and_finds_the_same(searched, tmp_path, dtype):
+    without, shown = searched(cache=None, cache_dtype=dtype)
+    assert (shown, (tmp_path / "cache").exists()) == (153, False)
+    told: list[str] = []
+    for expected in (153, 0):
+        counted: list[int] = []
+        assert told == []
+        result, shown = searched(cache_dtype=dtype, tell=told.append, advance=counted.append)
+        assert (shown, sum(counted)) == (expected, 153)
+        assert same(result, without)
+    assert [line.split(": from the cache ")[0] for line in told] == ["noise queries", "noise database"]
+    kept = {Path(line.split(": from the cache ")[1]) for line in told}
+    assert kept == set((tmp_path / "cache").iterdir())
+    assert all(path.is_file() for path in kept)
+
+
+def test_only_what_an_option_changes_is_extracted_anew(searched, data):
+    far = data.images[0].parent / "far"
+    more = replace(data, distractors=list_pictures(far, "--distractors"))
+    assert searched()[1] == 153
+    assert searched(top=3)[1] == 0
+    assert searched(whiten=far)[1] == 5
+    assert searched(more)[1] == 0, "the same pictures, seen the same way, as those that whiten"
+    assert searched(crop_query=True)[1] == 3
+    assert searched(image_size=8)[1] == 153
+    assert searched(scales=(1.0, 0.5))[1] == 2 * 153
+    assert searched(cache_dtype="fp16")[1] == 153
+    assert searched(crop_query=True, whiten=far)[1] == 0
+
+
+def test_other_boxes_and_touched_pictures_are_extracted_anew(searched, data):
+    searched(crop_query=True)
+    gnd = tuple(replace(truth, bbx=(0, 0, 5, 5)) for truth in data.ground_truth.gnd)
+    moved = replace(data, ground_truth=replace(data.ground_truth, gnd=gnd))
+    assert [searched(moved, crop_query=True)[1], searched(moved, crop_query=True)[1]] == [3, 0]
+    path = data.queries[1]
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
+    assert [searched(crop_query=True)[1], searched(crop_query=True)[1]] == [3, 0]
+
+
+def test_a_bad_distractor_costs_nothing_of_what_was_extracted_before_it(searched, data):
+    bad = data.images[0].with_name("bad.png")
+    bad.write_bytes(data.images[0].read_bytes()[:40])
+    more = replace(data, distractors=(bad,))
+    with pytest.raises(GrocoError, match=r"cannot decode .*bad\.png"):
+        searched(more)
+    bad.write_bytes(data.images[0].read_bytes())
+    assert searched(more)[1] == 1

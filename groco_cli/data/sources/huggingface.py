@@ -19,6 +19,8 @@ from groco_cli.data.sources.base import (
     Picture,
     Source,
     check_decodable,
+    file_stamp,
+    fingerprint_of,
     held_out_part,
     labels_of,
 )
@@ -74,6 +76,17 @@ class HuggingFaceSource(Source):
             self.name,
             numbers if self.numbers is None else self.numbers[numbers],
         )
+
+    def fingerprint(self) -> str:
+        """A hash of `datasets`' own fingerprint of the rows, the column, and the files' paths, sizes and times.
+
+        Where pictures lie outside the data set's files, each is read.
+        """
+        stored = self.rows.data.column(self.column).chunks
+        if any(chunk.field("bytes").null_count for chunk in stored):
+            return super().fingerprint()
+        files = (Path(file["filename"]) for file in self.rows.cache_files)
+        return fingerprint_of([self.rows._fingerprint.encode(), self.column.encode(), *map(file_stamp, files)])
 
 
 def is_huggingface(folder: Path) -> bool:

@@ -45,7 +45,7 @@ class TorchIndex(ExactIndex):
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """As `ExactIndex.search`."""
-        with torch.no_grad(), _whole_float32(), self._shortage_told():
+        with torch.no_grad(), devices.whole_float32(), self._shortage_told():
             return super().search(queries, k)
 
     def _rows_at_once(self) -> int:
@@ -97,17 +97,3 @@ def _products(queries: Tensor, bank: Tensor, out: Tensor) -> Tensor:
     if queries.dtype == torch.float16:  # by itself, torch rounds what it summed in float32 to fp16 again
         return torch.mm(queries, bank.T, out_dtype=torch.float32, out=out)
     return torch.mm(queries, bank.T, out=out)
-
-
-@contextmanager
-def _whole_float32() -> Iterator[None]:
-    """Without TF32 and bf16 in products of float32."""
-    backends = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision

@@ -1,7 +1,11 @@
 """Folders that Hugging Face's `datasets` wrote."""
 
 import io
+import multiprocessing
+import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,8 @@ from PIL import Image
 
 from groco_cli.data.decoding import BadImageError, decode
 from groco_cli.data.loader import evaluation_batches
+from groco_cli.data.sources import open_dataset
+from groco_cli.data.sources.huggingface import HuggingFaceSource
 from groco_cli.data.transforms import EvaluationTransform, Normalisation
 
 datasets = pytest.importorskip("datasets", reason="no package datasets: pip install 'groco[hf]'")
@@ -121,3 +127,48 @@ def test_a_damaged_folder_is_told(refused, rows, tmp_path: Path):
     rows([0]).save_to_disk(tmp_path / "set")
     (tmp_path / "set/state.json").unlink()
     assert "cannot be read" in refused(tmp_path / "set").message
+
+
+@pytest.fixture
+def unread(monkeypatch):
+    """Makes opening a picture an error."""
+    monkeypatch.setattr("groco_cli.data.sources.huggingface.HuggingFaceSource.open", None)
+
+
+def test_a_fingerprint_changes_with_rows_column_and_files_and_reads_no_picture(opened, rows, tmp_path: Path, request):
+    beside = rows([0, 1, 1], column="beside").select_columns("beside")
+    datasets.concatenate_datasets([rows([0, 1, 1]), beside], axis=1).save_to_disk(tmp_path / "set")
+    rows([0, 1, 1], start=5).save_to_disk(tmp_path / "other")
+    source, other = opened(tmp_path / "set").train, opened(tmp_path / "other").train
+    request.getfixturevalue("unread")
+    found = [source.fingerprint(), other.fingerprint(), replace(source, column="beside").fingerprint()]
+    found += [source.subset(torch.tensor(numbers)).fingerprint() for numbers in ([0, 1], [1, 0], [1, 2])]
+    assert source.subset(torch.tensor([1, 0])).fingerprint() == found[4]
+    (file,) = (tmp_path / "set").glob("*.arrow")
+    assert source.fingerprint() == found[0]
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
+    found.append(source.fingerprint())
+    assert len(set(found)) == 7
+
+
+def test_a_fingerprint_is_the_same_in_every_process(opened, rows, tmp_path: Path):
+    rows([0, 1, 1]).save_to_disk(tmp_path / "set")
+    source = opened(tmp_path / "set").train.subset(torch.tensor([2, 0]))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(fingerprint_of_part, str(tmp_path / "set")).result() == source.fingerprint()
+
+
+def test_where_pictures_lie_elsewhere_they_are_read_for_the_fingerprint(rows, picture, tmp_path: Path):
+    features = datasets.Features({"image": datasets.Image(decode=False)})
+    place = tmp_path / "0.png"
+    place.write_bytes(picture(0))
+    outside = datasets.Dataset.from_dict({"image": [{"bytes": None, "path": str(place)}]}, features=features)
+    source = HuggingFaceSource(outside, "image", None, (), "outside")
+    before = source.fingerprint()
+    assert source.fingerprint() == before
+    place.write_bytes(picture(1))
+    assert source.fingerprint() != before
+
+
+def fingerprint_of_part(folder: str) -> str:
+    return open_dataset(folder, Path("unused")).train.subset(torch.tensor([2, 0])).fingerprint()
