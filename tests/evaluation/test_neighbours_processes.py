@@ -9,8 +9,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
+from groco_cli.distributed import collectives
 from groco_cli.errors import GrocoError
-from groco_cli.evaluation import neighbours, processes
+from groco_cli.evaluation import neighbours
 from groco_cli.evaluation.index import Index, IndexOptions
 from groco_cli.evaluation.neighbours import Neighbours, check_search, find_neighbours, find_together
 
@@ -36,7 +37,7 @@ class Watched:
 
     def __init__(self, index: Index, asked: list[int]) -> None:
         self._index, self._asked, self.exact = index, asked, index.exact
-        self.backend = f"{index.backend} in process {processes.number()}"
+        self.backend = f"{index.backend} in process {collectives.rank()}"
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         self._asked.append(len(queries))

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from groco_cli import devices
 from groco_cli.errors import GrocoError
 from groco_cli.evaluation.index.blocks import blocks, feature_blocks, larger, queries_at_once, result_bytes, unit
 from groco_cli.evaluation.index.exact import ExactIndex
