@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
 
 STOP_FILE = "GROCO_STOP_FILE"  # names the file that holds the signal's number, once the launcher got one
+_ASKS = 2.0  # seconds between attempts to reach another machine, and that each may take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +161,8 @@ def _start(wanted: LaunchSettings, count: int, *, patient: bool, also: Sequence[
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL + 1)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, devices.usable_cores() // count)))
     if wanted.rdzv:
-        _check_host(wanted.rdzv)
         console.note(f"meeting    at {wanted.rdzv}, waiting {wanted.process_timeout} minutes at most")
+        _await_host(wanted.rdzv, wanted.process_timeout)
     with TemporaryDirectory(prefix="groco-") as folder, _stop_is_passed_on(Path(folder) / "stop", patient):
         launch = elastic_launch(_elastic(wanted, count, folder), sys.executable)
         try:
@@ -180,16 +182,41 @@ def _start(wanted: LaunchSettings, count: int, *, patient: bool, also: Sequence[
             ) from error
 
 
-def _check_host(rdzv: str) -> None:
-    """Find out a mistyped name at once: torch would look for it until the time is up."""
+def _await_host(rdzv: str, minutes: int) -> None:
+    """Wait until HOST answers, unless it is this machine: torch would too, but write a page whenever it does not."""
     host, _, port = rdzv.rpartition(":")
     try:
-        socket.getaddrinfo(host.strip("[]"), int(port))
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise GrocoError(
             f"--rdzv {rdzv}: this machine knows no {host} ({first_line(error)})",
             "type the name or the address by which all machines reach one of them",
         ) from error
+    if any(_is_own(family, str(address[0])) for family, *_, address in found):
+        return
+    over = time.monotonic() + 60 * minutes
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_ASKS).close()
+            return
+        except OSError as error:
+            if time.monotonic() > over:
+                raise GrocoError(
+                    f"--rdzv {rdzv}: nothing answers there in {minutes} minutes ({first_line(error)})",
+                    "type the same command on HOST, see that no firewall closes PORT, or type a longer "
+                    "--process-timeout",
+                ) from error
+        time.sleep(_ASKS)
+
+
+def _is_own(family: int, address: str) -> bool:
+    """Whether an address is one of this machine's: no other can be bound to."""
+    try:
+        with socket.socket(family) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
 
 
 def _elastic(wanted: LaunchSettings, count: int, folder: str) -> "LaunchConfig":
@@ -204,7 +231,7 @@ def _elastic(wanted: LaunchSettings, count: int, folder: str) -> "LaunchConfig":
         run_id="groco",
         rdzv_backend="c10d",
         rdzv_endpoint=endpoint,
-        # HOST has to answer within the first, all machines to come within the second.
+        # HOST has to go on answering within the first, all machines to come within the second.
         rdzv_configs={"read_timeout": seconds, "join_timeout": seconds},
         local_addr="localhost" if endpoint.startswith("localhost:") else None,
         max_restarts=0,

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 
 from groco_cli import console, devices
+from groco_cli.distributed.interrupt import Interrupted
 from groco_cli.distributed.launch import LaunchSettings, check_world, processes_wanted
 from groco_cli.distributed.place import Place, place
 from groco_cli.errors import GrocoError, UsageError, first_line
@@ -169,14 +170,7 @@ def _told_once(store: Any, rank: int) -> Iterator[None]:
     try:
         yield
     except GrocoError as error:
-        if rank:
-            _wait_for_first(store)
-        else:
-            _note(store, _ENDING)
-        tells = _first_to_tell(store)
-        if not rank:
-            _note(store, _ENDED)
-        if not tells:
+        if not _tells(store, rank, error):
             raise SystemExit(error.exit_code) from error
         if rank:
             error.message = f"process {rank}: {error.message}"
@@ -192,10 +186,23 @@ def _told_once(store: Any, rank: int) -> Iterator[None]:
         ) from error
 
 
-def _wait_for_first(store: Any) -> None:
-    """Leave the first process time to find the same error and, where it does, to finish and to speak."""
-    if _appears(store, _ENDING, _FIRST_SPEAKS) and _appears(store, _ENDED, _FIRST_ENDS):
+def _tells(store: Any, rank: int, error: GrocoError) -> bool:
+    """Whether it is this process that tells an error: the first one, where it finds the same; else who comes first.
+
+    The others leave the first time to finish what it does because of the error, and to speak: with their end its own
+    would come at once.
+    """
+    if rank == 0:
+        _note(store, _ENDING)
+        tells = _first_to_tell(store)
+        _note(store, _ENDED)
+        return tells
+    # All of them agreed to be interrupted; another error may be this one's alone, and the first never find it.
+    if not _appears(store, _ENDING, _FIRST_ENDS if isinstance(error, Interrupted) else _FIRST_SPEAKS):
+        return _first_to_tell(store)
+    if _appears(store, _ENDED, _FIRST_ENDS):
         time.sleep(_FIRST_SPEAKS)
+    return False
 
 
 def _appears(store: Any, note: str, seconds: float) -> bool:

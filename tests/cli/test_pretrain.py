@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from groco_cli.app import run
+from groco_cli.distributed import launch
+from groco_cli.engine.configuration import to_toml
+from groco_cli.engine.recipes import RECIPES
 from groco_cli.engine.run_folder import RunFolder
 from groco_cli.models import load_encoder
 
@@ -171,6 +175,18 @@ def test_ctrl_c_in_a_terminal_which_reaches_the_workers_too_ends_cleanly(tmp_pat
     assert process.returncode == 130
     assert said.strip().splitlines()[-1].startswith("stopped: after step ")
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("typed", "decided"), [((), ("--output", "runs/digits")), (("--output", "runs/digits"), ())])
+def test_the_processes_of_a_resumed_run_are_told_which_it_is(tmp_path, monkeypatch, typed, decided):
+    monkeypatch.chdir(tmp_path)
+    settings = RunFolder(Path("runs/digits")).settings
+    settings.parent.mkdir(parents=True)
+    settings.write_text(to_toml(RECIPES["digits"].settings))
+    told = []
+    monkeypatch.setattr(launch, "started", lambda wanted, *, also: told.append(also) or True)
+    assert run(["pretrain", "--resume", *typed]) == 0
+    assert told == [decided]
 
 
 def test_resume_of_a_finished_run_changes_nothing(call_groco, trained):

@@ -1,5 +1,6 @@
 """How many processes are started, and where; what is said when they do not meet or one is killed."""
 
+import itertools
 import socket
 import sys
 from types import SimpleNamespace
@@ -110,7 +111,7 @@ def elastic(monkeypatch):
         return run
 
     monkeypatch.setattr(api, "elastic_launch", elastic_launch)
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, port: [])
+    monkeypatch.setattr(launch, "_await_host", lambda rdzv, minutes: None)
     monkeypatch.setattr(sys, "argv", ["groco", "pretrain", "--resume"])
     return seen
 
@@ -148,14 +149,48 @@ def test_machines_that_do_not_meet_say_so_in_a_line(elastic, error, reason):
     assert "--rdzv" in caught.value.hint
 
 
-def test_a_mistyped_host_is_found_out_before_anything_is_started(elastic, monkeypatch):
-    def unknown(host, port):
+def test_a_mistyped_host_is_found_out_at_once(monkeypatch):
+    def unknown(*_, **__):
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(GrocoError, match="--rdzv haed:29400: this machine knows no haed"):
         started(LaunchSettings(device="cpu", nodes=2, rdzv="haed:29400"), {})
-    assert not hasattr(elastic, "config")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes by a minute whenever it is looked at, while nothing waits."""
+    passing = SimpleNamespace(monotonic=itertools.count(step=60).__next__, sleep=lambda seconds: None)
+    monkeypatch.setattr(launch, "time", passing)
+
+
+def test_a_host_that_never_answers_is_given_up_in_a_line(monkeypatch, clock):
+    def refused(*_, **__):
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(socket, "create_connection", refused)
+    with pytest.raises(GrocoError, match=r"--rdzv 192.0.2.1:29400: nothing answers there in 3 minutes .*refused"):
+        started(LaunchSettings(device="cpu", nodes=2, rdzv="192.0.2.1:29400", process_timeout=3), {})
+
+
+def test_a_host_that_comes_late_is_waited_for(monkeypatch, clock):
+    answers = iter([False, False, True])
+
+    def connect(*_, **__):
+        if not next(answers):
+            raise ConnectionRefusedError(111, "Connection refused")
+        return socket.socket()
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    launch._await_host("192.0.2.1:29400", 30)
+    assert next(answers, None) is None
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_machine_does_not_wait_for_itself(monkeypatch, host):
+    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("it was asked"))
+    launch._await_host(f"{host}:29400", 30)
 
 
 def test_the_first_process_that_failed_is_told_of(elastic):

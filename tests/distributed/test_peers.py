@@ -95,6 +95,20 @@ def test_the_others_wait_until_the_first_has_closed_what_it_writes_to(store, err
     assert other.at > first.at
 
 
+def test_a_first_process_that_is_late_to_stop_is_waited_for(store):
+    stopped = Interrupted("after step 3", "go on", 15)
+
+    def late(me: Peers) -> None:
+        time.sleep(0.0 if me.rank else 1.0)
+        raise stopped
+
+    first, other = (Ended(store, rank, late) for rank in (0, 1))
+    first.join(10)
+    other.join(10)
+    assert first.error is stopped
+    assert (type(other.error), other.error.code) == (SystemExit, 143)
+
+
 def test_what_the_first_finds_before_anything_is_open_it_tells_too(store):
     def work(me: Peers) -> None:
         raise UsageError("--batch-size 3 does not divide")
@@ -115,6 +129,20 @@ def test_an_error_of_one_alone_is_told_by_it_while_the_first_works_on(store):
     assert other.error.message == "process 1: cannot decode 17.png"
     goes_on.set()
     first.join(10)
+
+
+def test_a_first_process_that_told_and_took_the_store_with_it_is_not_repeated(store):
+    class Held:
+        """The store of srun's first task, which is there until that one has spoken."""
+
+        def check(self, notes):
+            if notes == [peers._ENDED]:
+                raise dist.DistNetworkError("Connection reset by peer")
+            return True
+
+    with pytest.raises(SystemExit) as ended, peers._told_once(Held(), 1):
+        raise UsageError("--batch-size 3 does not divide")
+    assert ended.value.code == 2
 
 
 def test_nobody_waits_for_a_first_process_that_is_gone(monkeypatch):
