@@ -34,7 +34,7 @@ from groco_cli.losses import GroCoLoss, InfoNCELoss, MoCoLoss, TripletLoss
         ("loss", {"margin": -1.0}, "--margin -1.0"),
         ("loss", {"variant": "papers"}, "--variant papers.*'paper'"),
         ("loss", {"network": "bitonc"}, "--network bitonc.*'bitonic'"),
-        ("loss", {"relaxation": "normal"}, "--relaxation normal.*cauchy, logistic"),
+        ("loss", {"relaxation": "xyz"}, "--relaxation xyz.*cauchy, logistic"),
         ("views", {"local_crop_scale": (0.5, 0.1)}, "--local-crop-scale 0.5 0.1.*type --local-crop-scale 0.05 0.14"),
         ("views", {"contrast": -0.5}, "--contrast -0.5.*type 0 or more"),
         ("views", {"saturation": float("inf")}, "--saturation inf.*type 0 or more"),
