@@ -2,7 +2,7 @@
 
 from groco_cli import console
 from groco_cli.data.sources import Dataset
-from groco_cli.engine.recipes import better_recipe
+from groco_cli.engine.recipes import FEW_IMAGES, better_recipe
 from groco_cli.engine.run_folder import RunFolder
 from groco_cli.engine.settings import PretrainSettings
 from groco_cli.losses.base import ViewLoss
@@ -21,7 +21,9 @@ def announce(
     views, optim = settings.views, settings.optim
     over = len(dataset.train) % optim.batch_size
     better = better_recipe(settings.recipe, len(dataset.train))
-    remark = f", the paper's for ImageNet; for so few images there is --recipe {better}" if better else ""
+    remark = (
+        f", the paper's for ImageNet; for fewer than {FEW_IMAGES:,} images type --recipe {better}" if better else ""
+    )
     console.note(f"recipe     {settings.recipe}{remark}")
     console.note(
         f"data       {dataset.name}: {len(dataset.train):,} images"

@@ -121,7 +121,7 @@ class DryRun:
         better = better_recipe(self.settings.recipe, self.images)
         alone = "" if self.workers == 0 else ", if the views are ready in time"
         return [
-            ["recipe", self.settings.recipe + (f" (for so few images: --recipe {better})" if better else "")],
+            ["recipe", self.settings.recipe + (f"; for so few images type --recipe {better}" if better else "")],
             ["data", f"{self.data}: {self.images:,} images, {self.classes or 'no'} classes"],
             ["views", f"{views}, {views.augmentation} augmentations"],
             ["batch", f"{optim.batch_size}{each}"],

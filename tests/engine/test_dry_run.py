@@ -1,6 +1,7 @@
 """A dry run: what it foretells is what the run does, it leaves nothing behind, and it finds what would go wrong."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -113,3 +114,17 @@ def test_it_is_shown_to_people(quick: PretrainSettings, changes, words):
     shown = "\n".join(" ".join(row) for row in dry_run(override(quick, changes, "test")).rows())
     for word in [*words, "all that the process had", "an estimate from one step", "states of", "cpu", "fp32"]:
         assert word in shown
+
+
+def test_few_images_with_the_papers_recipe_are_pointed_to_another(quick):
+    of_the_paper = replace(quick, recipe="groco-2views-100ep")
+    shown = dict(dry_run(of_the_paper).rows())
+    assert shown["recipe"] == "groco-2views-100ep; for so few images type --recipe folder-resnet18"
+    assert dict(dry_run(quick).rows())["recipe"] == "digits"
+    for settings, hint in (
+        (of_the_paper, "type --recipe folder-resnet18, or --batch-size 100 or less"),
+        (quick, "type --batch-size 100 or less"),
+    ):
+        with pytest.raises(UsageError, match="--batch-size 101 is more than the 100 training images") as caught:
+            dry_run(override(settings, {"optim": {"batch_size": 101}}, "test"))
+        assert caught.value.hint == hint

@@ -8,12 +8,12 @@ from groco_cli.engine.recipes.paper import PAPER
 from groco_cli.engine.recipes.recipe import PaperResult, Recipe
 from groco_cli.engine.recipes.small import SMALL
 
-__all__ = ["RECIPES", "PaperResult", "Recipe", "better_recipe", "default_recipe"]
+__all__ = ["FEW_IMAGES", "RECIPES", "PaperResult", "Recipe", "better_recipe", "default_recipe"]
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*SMALL, *PAPER)}
 
 _OF_THE_PAPER, _OF_PHOTOS = "groco-2views-100ep", "folder-resnet18"
-_FEW = 100_000  # images, of which the paper's 100 epochs would be some 10,000 steps instead of its 125,100
+FEW_IMAGES = 100_000  # of which the paper's 100 epochs would be some 10,000 steps instead of its 125,100
 _DEFAULTS = {
     **dict.fromkeys(NAMED, _OF_PHOTOS),
     **dict.fromkeys(("imagenet", "places365"), _OF_THE_PAPER),
@@ -40,4 +40,4 @@ def better_recipe(recipe: str, images: int) -> str:
         recipe: What was chosen.
         images: Training images.
     """
-    return _OF_PHOTOS if recipe == _OF_THE_PAPER and images < _FEW else ""
+    return _OF_PHOTOS if recipe == _OF_THE_PAPER and images < FEW_IMAGES else ""
