@@ -73,13 +73,18 @@ class Peers:
         if self.world > 1:
             dist.barrier(group=self.control)
 
-    def from_first(self, make: Callable[[], str]) -> str:
-        """What the first process makes, once, in all of them."""
+    def from_first(self, what: str, make: Callable[[], str]) -> str:
+        """What the first process makes, in all of them.
+
+        Args:
+            what: Its name, asked for once by each process.
+            make: Called by the first process alone.
+        """
         if self.world == 1:
             return make()
         if self.is_first:
-            self.store.set("from first", make())
-        return str(self.store.get("from first").decode())
+            self.store.set(f"from first: {what}", make())
+        return str(self.store.get(f"from first: {what}").decode())
 
     @contextmanager
     def ending_together(self) -> Iterator[None]:

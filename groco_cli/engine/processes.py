@@ -45,7 +45,7 @@ class Processes(peers.Peers):
         """
         if run is None:
             return
-        first = self.from_first(lambda: str(run.path))
+        first = self.from_first("resumed run", lambda: str(run.path))
         if first != str(run.path):
             raise UsageError(
                 f"--resume: the newest run is {run.path} here, and {first} for the first process",

@@ -78,7 +78,7 @@ class Saver:
             GrocoError: If there are states or checkpoints, but no state is whole, it is not of this run, or a process
                 cannot read it.
         """
-        told = self._processes.from_first(self._take_newest)
+        told = self._processes.from_first("state", self._take_newest)
         if not told:
             return
         digest, name = told.split(" ", 1)

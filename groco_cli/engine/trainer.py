@@ -73,7 +73,7 @@ def _pretrain(settings: PretrainSettings, resume: RunFolder | None, processes: P
     loader = view_loader(settings, dataset.train, processes)
     step = build_step(settings, loss, processes, precision)
     folder = resume or RunFolder(
-        Path(processes.from_first(lambda: str(new_run_folder(settings.run.output, settings.recipe).path)))
+        Path(processes.from_first("folder", lambda: str(new_run_folder(settings.run.output, settings.recipe).path)))
     )
     with held(folder) if processes.is_first else nullcontext():
         saver = Saver(settings, folder, step.model, step.state, loader, processes)

@@ -161,11 +161,18 @@ def test_all_go_on_with_the_run_that_the_first_found(tmp_path):
     assert caught.value.hint == f"type --output {tmp_path / 'digits'}"
 
 
+def test_two_things_of_the_first_are_not_taken_for_each_other():
+    store = dist.HashStore()
+    first, other = (Processes(device=CPU, rank=rank, world=2, store=store) for rank in (0, 1))
+    given = [first.from_first(what, lambda what=what: f"its {what}") for what in ("run", "state")]
+    assert given == [other.from_first(what, lambda: "mine") for what in ("run", "state")] == ["its run", "its state"]
+
+
 def test_alone_nothing_is_gathered_or_waited_for():
     alone = Processes(device=CPU)
     alone.wait()
     assert alone.is_first
-    assert (alone.agreed(None), alone.agreed(15), alone.from_first(lambda: "here")) == (0, 15, "here")
+    assert (alone.agreed(None), alone.agreed(15), alone.from_first("place", lambda: "here")) == (0, 15, "here")
     assert alone.mean(torch.tensor(2.0)) == 2
     model = torch.nn.Linear(1, 1)
     assert alone.parallel(model) is model

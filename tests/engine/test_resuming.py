@@ -43,7 +43,7 @@ class Thread(Processes):
 
     board: Board
 
-    def from_first(self, make: Callable[[], str]) -> str:
+    def from_first(self, what: str, make: Callable[[], str]) -> str:
         if self.is_first:
             self.board.text = make()
         self.board.barrier.wait()
