@@ -56,7 +56,10 @@ _SMALL_RESNET18 = Recipe(
 # A few thousand photographs: small enough views for a CPU, and many passes, since an epoch has few steps.
 _FOLDER_RESNET18 = Recipe(
     purpose="your own photos",
-    expected="TODO",
+    expected=(
+        "tried on 2,000 CIFAR-10 pictures in a folder, with --image-size 32 --epochs 15 --warmup-epochs 1: k-NN (k=20, "
+        "1,000 queries) 31.6 %, untrained 21.5 %; its 128 px and 100 epochs are not measured yet"
+    ),
     settings=PretrainSettings(
         recipe="folder-resnet18",
         data=DataSettings(data=""),
