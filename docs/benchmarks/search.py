@@ -2,27 +2,31 @@
 
 On the CPU: a bank of 200,000 random unit features of 512, 5,000 queries, k = 20, in one process, turn by turn, the best
 of some rounds; peaks in a process each, above bank and queries. `--full`, on a CUDA GPU: ImageNet with a ResNet-50,
-1,281,167 by 2,048, 50,000 queries, in fp16. Without FAISS, torch is what is timed.
+1,281,167 by 2,048, 50,000 queries, in fp16, by what groco takes there (FAISS) and by torch. `--bank`, `--queries` and
+`--dim` give other sizes.
 """
 
 import argparse
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from groco_cli.evaluation.index import IndexOptions, open_index
+from groco_cli.evaluation.index import Index, IndexOptions, open_index
 from groco_cli.evaluation.index.blocks import feature_blocks
 from groco_cli.evaluation.index.torch_index import TorchIndex
 
 K, BATCH = 20, 256
-BANK, QUERIES, DIM = 200_000, 5_000, 512
+SMALL = 200_000, 5_000, 512
 IMAGENET = 1_281_167, 50_000, 2_048
+Size = tuple[int, int, int]  # of the bank, the queries, a feature
 Search = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -68,20 +72,22 @@ def peak() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
 
 
-def measure_peak(name: str) -> None:
+def measure_peak(name: str, size: Size) -> None:
     """Print the peak of one search above bank and queries, GB."""
-    SEARCHES[name](unit_features(K, DIM, 0), unit_features(2, DIM, 1))  # what is loaded once
-    bank, queries = unit_features(BANK, DIM, 0), unit_features(QUERIES, DIM, 1)
+    count, asked, dim = size
+    SEARCHES[name](unit_features(K, dim, 0), unit_features(2, dim, 1))  # what is loaded once
+    bank, queries = unit_features(count, dim, 0), unit_features(asked, dim, 1)
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # from here on
     before = peak()
     SEARCHES[name](bank, queries)
     print(f"{peak() - before:.2f}")
 
 
-def compare(rounds: int) -> None:
+def compare(size: Size, rounds: int) -> None:
     """Print times, peaks and what they make of ImageNet."""
-    bank, queries = unit_features(BANK, DIM, 0), unit_features(QUERIES, DIM, 1)
-    print(f"{BANK:,} x {DIM}, {QUERIES:,} queries, k = {K}, {torch.get_num_threads()} threads")
+    count, asked, dim = size
+    bank, queries = unit_features(count, dim, 0), unit_features(asked, dim, 1)
+    print(f"{count:,} x {dim}, {asked:,} queries, k = {K}, {torch.get_num_threads()} threads")
     print(f"groco: {open_index(bank[:K], K).backend}")
     expected, _ = official(bank, queries)
     for name, search in SEARCHES.items():
@@ -96,11 +102,11 @@ def compare(rounds: int) -> None:
         for name, search in SEARCHES.items():
             times[name].append(seconds(lambda search=search: search(bank, queries)))  # type: ignore[misc]
     best = {name: min(taken) for name, taken in times.items()}
-    count, asked, dim = IMAGENET
-    larger = count * asked * dim / (BANK * QUERIES * DIM)
+    larger = IMAGENET[0] * IMAGENET[1] * IMAGENET[2] / (count * asked * dim)
+    given = ["--bank", str(count), "--queries", str(asked), "--dim", str(dim)]
     for name in SEARCHES:
         done = subprocess.run(
-            [sys.executable, __file__, "--peak-of", name], check=True, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__, "--peak-of", name, *given], check=True, stdout=subprocess.PIPE, text=True
         )
         taken = ", ".join(f"{one:.1f}" for one in times[name])
         print(
@@ -110,31 +116,56 @@ def compare(rounds: int) -> None:
         )
 
 
-def measure_imagenet() -> None:
-    """Print the time and the GPU's peak memory of ImageNet's size, and check a sample against whole float32."""
-    count, asked, dim = IMAGENET
-    bank, queries = unit_features(count, dim, 0, "cuda"), unit_features(asked, dim, 1, "cuda")
-    options = IndexOptions(half=True)
-    open_index(bank[:K], K, options=options, device="cuda").search(queries[:2], K)  # what is loaded once
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    begun = time.perf_counter()
-    index = open_index(bank, K, options=options, device="cuda")
+@contextmanager
+def taken_on_gpu() -> Iterator[list[int]]:
+    """The most memory of the GPU in use above what was before, bytes: all that allocate on it, looked at every 2 ms."""
     torch.cuda.synchronize()
-    opened = time.perf_counter()
-    similarities, rows = index.search(queries, K)
-    ended = time.perf_counter()
-    memory = torch.cuda.max_memory_allocated() / 1e9, torch.cuda.max_memory_reserved() / 1e9
-    print(f"{count:,} x {dim}, {asked:,} queries, k = {K}, {torch.cuda.get_device_name()}: {index.backend}")
-    print(f"bank to the GPU {opened - begun:.2f} s, search {ended - opened:.2f} s, together {ended - begun:.2f} s")
-    print(f"torch's peak {memory[0]:.2f} GB of the GPU, {memory[1]:.2f} GB reserved (FAISS's own is in neither)")
-    del index
-    sample = slice(0, asked, asked // 100)
+    before, most, done = torch.cuda.mem_get_info()[0], [0], threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.002):
+            most[0] = max(most[0], before - torch.cuda.mem_get_info()[0])
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield most
+    finally:
+        done.set()
+        watcher.join()
+
+
+def measure_on_gpu(size: Size) -> None:
+    """Print the time and the GPU's peak memory of each library, and check a sample against whole float32."""
+    count, asked, dim = size
+    bank, queries = unit_features(count, dim, 0, "cuda"), unit_features(asked, dim, 1, "cuda")
+    options, device = IndexOptions(half=True), torch.device("cuda", torch.cuda.current_device())
+    print(f"{count:,} x {dim}, {asked:,} queries, k = {K}, {torch.cuda.get_device_name()}")
+    sample = torch.arange(100) * asked // 100
     products = torch.cat([queries[sample].cuda() @ bank[block].cuda().T for block in feature_blocks(bank)], dim=1)
-    exact = products.topk(K, dim=1)
-    same = sum(len(set(a) & set(b)) for a, b in zip(exact.indices.tolist(), rows[sample].tolist(), strict=True))
-    away = (exact.values.cpu() - similarities[sample]).abs().max()
-    print(f"of the neighbours in float32, {100 * same / exact.indices.numel():.2f} % found; cosines within {away:.1e}")
+    exact = [part.cpu() for part in products.topk(K, dim=1)]
+    del products
+    opened: dict[str, Callable[[Tensor], Index]] = {
+        "groco": lambda bank: open_index(bank, K, options=options, device=device),
+        "groco's torch": lambda bank: TorchIndex(bank, device=device, half=True),
+    }
+    for name, open_one in opened.items():
+        open_one(bank[: 2 * K]).search(queries[:2], K)  # what is loaded once
+        torch.cuda.empty_cache()
+        with taken_on_gpu() as most:
+            begun = time.perf_counter()
+            index = open_one(bank)
+            torch.cuda.synchronize()
+            filled = time.perf_counter()
+            similarities, rows = index.search(queries, K)
+            ended = time.perf_counter()
+        print(f"{name}: {index.backend}")
+        print(f"  bank to the GPU {filled - begun:.2f} s, search {ended - filled:.2f} s, both {ended - begun:.2f} s")
+        print(f"  peak {most[0] / 1e9:.2f} GB of the GPU, context and kernels apart")
+        same = sum(len(set(a) & set(b)) for a, b in zip(exact[1].tolist(), rows[sample].tolist(), strict=True))
+        away = (exact[0] - similarities[sample]).abs().max()
+        print(f"  of the neighbours in float32, {100 * same / exact[1].numel():.2f} % found; cosines within {away:.1e}")
+        del index
 
 
 if __name__ == "__main__":
@@ -142,10 +173,14 @@ if __name__ == "__main__":
     parser.add_argument("--full", action="store_true", help="ImageNet's size, on a CUDA GPU")
     parser.add_argument("--rounds", type=int, default=3, help="how often each search is timed")
     parser.add_argument("--peak-of", choices=SEARCHES, help="print this search's peak alone")
+    for name in ("bank", "queries", "dim"):
+        parser.add_argument(f"--{name}", type=int, help="instead of the usual size")
     given = parser.parse_args()
+    usual = IMAGENET if given.full else SMALL
+    size = given.bank or usual[0], given.queries or usual[1], given.dim or usual[2]
     if given.peak_of:
-        measure_peak(given.peak_of)
+        measure_peak(given.peak_of, size)
     elif given.full:
-        measure_imagenet()
+        measure_on_gpu(size)
     else:
-        compare(given.rounds)
+        compare(size, given.rounds)

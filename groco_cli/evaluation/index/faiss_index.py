@@ -54,8 +54,8 @@ class FlatIndex(ExactIndex):
         asked, inner = unit(queries).numpy(), self._faiss.METRIC_INNER_PRODUCT
         found = None
         for block in self._bank_blocks():
-            shown = unit(self._bank[block]).numpy()
-            similarities, rows = self._faiss.knn(asked, shown, min(width, len(shown)), metric=inner)
+            most = min(width, block.stop - block.start)
+            similarities, rows = self._faiss.knn(asked, unit(self._bank[block]).numpy(), most, metric=inner)
             found = larger(found, (torch.from_numpy(similarities), torch.from_numpy(rows) + block.start), width)
         assert found is not None
         return found
