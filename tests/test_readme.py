@@ -93,7 +93,7 @@ def test_links_between_the_pages_lead_somewhere():
 
 @pytest.mark.parametrize(
     "page",
-    [f"docs/{name}.md" for name in ("convert", "data", "knn", "linprobe", "losses", "plugins", "retrieve", "transfer")],
+    [f"docs/{name}.md" for name in ("data", "knn", "linprobe", "losses", "plugins", "retrieve", "transfer")],
 )
 def test_the_pages_python_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
