@@ -45,7 +45,7 @@ def agrees(shown: str, printed: str) -> bool:
 
 
 @pytest.mark.slow
-def test_the_readme_tells_the_truth_and_the_demo_learns(tmp_path):
+def test_the_readme_tells_the_truth_and_the_demo_learns(tmp_path, monkeypatch, capsys):
     """As it stands, but that four epochs are enough to see that it learns."""
     for command, shown in sessions(ROOT / "README.md"):
         printed = typed(f"{command} --epochs 4" if command == "groco pretrain" else command, tmp_path)
@@ -57,6 +57,11 @@ def test_the_readme_tells_the_truth_and_the_demo_learns(tmp_path):
     assert trained > scores["baselines"]["pixels"]["20"]["top1"]
     assert trained > scores["baselines"]["untrained"]["20"]["top1"]
     assert (tmp_path / "toy.png").stat().st_size > 10_000
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks(ROOT / "README.md")
+    capsys.readouterr()
+    exec(compile(block, "README.md", "exec"), {"__name__": "page"})
+    assert capsys.readouterr().out == "torch.Size([360, 512])\n"
 
 
 @pytest.mark.slow
@@ -93,7 +98,7 @@ def test_links_between_the_pages_lead_somewhere():
 
 @pytest.mark.parametrize(
     "page",
-    [f"docs/{name}.md" for name in ("convert", "data", "knn", "linprobe", "losses", "plugins", "retrieve", "transfer")],
+    [f"docs/{name}.md" for name in ("data", "knn", "linprobe", "losses", "plugins", "retrieve", "transfer")],
 )
 def test_the_pages_python_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
