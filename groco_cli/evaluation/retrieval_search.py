@@ -11,6 +11,7 @@ from groco_cli.data.sources import FileSource
 from groco_cli.distributed import collectives
 from groco_cli.evaluation.feature_cache import as_kept, features_once
 from groco_cli.evaluation.ground_truth import Box
+from groco_cli.evaluation.index import Products
 from groco_cli.evaluation.index.blocks import blocks
 from groco_cli.evaluation.retrieval import QueryScore, RetrievalScore, mean_scores, score_queries
 from groco_cli.evaluation.retrieval_features import BATCH, retrieval_features, shown
@@ -20,8 +21,6 @@ from groco_cli.evaluation.whitening import learn_whitening
 from groco_cli.models import Encoder
 
 Boxes = Sequence[Box | None] | None
-# Block by block: of a million distractors, what is in memory is their similarities, 4 bytes a query.
-BACKEND = "exact inner products, torch, CPU"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +32,14 @@ class RetrievalResult:
         queries: The same for each query, None where it has no right image.
         first: The best-ranked of the database for each query, by number, int64 [queries, top].
         similarities: Their cosines, float32 [queries, top].
+        backend: What multiplied.
     """
 
     scores: dict[str, RetrievalScore]
     queries: dict[str, list[QueryScore | None]]
     first: Tensor
     similarities: Tensor
+    backend: str
 
 
 def pictures_to_see(data: RetrievalSet, protocol: RetrievalProtocol) -> int:
@@ -69,7 +70,7 @@ def evaluate_retrieval(
         encoder: Gives the features; takes pictures of any size.
         data: Pictures and right answers.
         protocol: How pictures become features.
-        device: Where features are computed.
+        device: Where features are computed and compared.
         workers: Processes that decode.
         top: How many of each ranking to keep.
         cache: Where features are kept, before any whitening: queries, database and distractors apart. None to keep
@@ -97,9 +98,11 @@ def evaluate_retrieval(
         finish = learn_whitening(features.of("whitening", list_pictures(protocol.whiten, "--whiten")))
     boxes = [truth.bbx for truth in data.ground_truth.gnd] if protocol.crop_query else None
     queries = finish(features.of("queries", data.queries, boxes))
+    products = Products(device)
 
+    # Block by block: of a million distractors, what is in memory is their cosines, 4 bytes per query.
     def cosines(part: str, paths: tuple[Path, ...]) -> Tensor:
-        own = (finish(block) @ queries.T for block in features.own_blocks(part, paths))
+        own = (products(finish(block), queries) for block in features.own_blocks(part, paths))
         return _gathered(own, len(queries), len(paths), device)
 
     # The distractors apart, so that what is kept of them serves both sets, and of either set with and without them.
@@ -108,7 +111,11 @@ def evaluate_retrieval(
     scores = score_queries(ranking.T, data.ground_truth)
     first = ranking[:, :top].clone()
     return RetrievalResult(
-        scores=mean_scores(scores), queries=scores, first=first, similarities=similarities.gather(1, first)
+        scores=mean_scores(scores),
+        queries=scores,
+        first=first,
+        similarities=similarities.gather(1, first),
+        backend=products.backend,
     )
 
 

@@ -6,14 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from groco_cli import devices
 from groco_cli.evaluation.comparison import Compared
+from groco_cli.evaluation.extraction import Extraction
 from groco_cli.evaluation.paper import RETRIEVAL
 from groco_cli.evaluation.retrieval import KAPPAS, SETUPS
 from groco_cli.evaluation.retrieval_protocol import RetrievalProtocol
-from groco_cli.evaluation.retrieval_search import BACKEND, RetrievalResult
+from groco_cli.evaluation.retrieval_search import RetrievalResult
 from groco_cli.evaluation.retrieval_set import RetrievalSet
 from groco_cli.tables import Cell, Column, Comparison, Figure, Report, percent, printed
 
@@ -39,7 +38,7 @@ def retrieval_report(
     data: RetrievalSet,
     used: RetrievalProtocol,
     published: RetrievalProtocol,
-    device: torch.device,
+    features: Extraction,
     *,
     html: Path | None,
     paper: Printed | None,
@@ -52,7 +51,7 @@ def retrieval_report(
         data: What was searched.
         used: How features were taken.
         published: What its name stands for.
-        device: Where they were computed.
+        features: How they were come by.
         html: The page that shows what was found, where one is written.
         paper: Rows of the paper's; None where they were not asked for.
     """
@@ -62,14 +61,15 @@ def retrieval_report(
         "distractors": len(data.distractors),
         "queries": len(data.queries),
         "protocol": asdict(used) | {"whiten": used.whiten and str(used.whiten), "altered": used != published},
-        "device": devices.describe(device),
-        "backend": BACKEND,
+        "device": devices.describe(features.device),
+        "cache_dtype": features.cache_dtype,
+        "backend": _backend(results),
         "encoders": [one.record() | score_record(results[one.name]) for one in compared],
         "html": html and str(html),
     }
     if paper is not None:
         record["paper"] = {method: {setup: float(ap) for setup, ap in row.items()} for method, row in paper.items()}
-    settings = retrieval_settings(compared, data, used, published, device)
+    settings = retrieval_settings(compared, results, data, used, published, features)
     notes = [f"{name}: {value}" for name, value in settings.items()]
     if paper:
         notes += paper_notes(used, published, len(data.distractors))
@@ -83,10 +83,11 @@ def retrieval_report(
 
 def retrieval_settings(
     compared: Sequence[Compared],
+    results: Mapping[str, RetrievalResult],
     data: RetrievalSet,
     used: RetrievalProtocol,
     published: RetrievalProtocol,
-    device: torch.device,
+    features: Extraction,
 ) -> dict[str, str]:
     """All that the scores depend on, in words, by name; the arguments are `retrieval_report`'s."""
     encoders = {
@@ -96,9 +97,15 @@ def retrieval_settings(
     return encoders | {
         "protocol": str(used) + " (altered)" * (used != published),
         "database": f"{len(data.images):,} images and {len(data.distractors):,} distractors",
-        "features": f"L2-normalised, on {devices.describe(device)}",
-        "search": BACKEND,
+        "features": f"L2-normalised, on {devices.describe(features.device)}"
+        + ", kept in fp16" * (features.cache_dtype == "fp16"),
+        "search": _backend(results),
     }
+
+
+def _backend(results: Mapping[str, RetrievalResult]) -> str:
+    """What searched; several where one had to take over."""
+    return "; ".join(dict.fromkeys(result.backend for result in results.values()))
 
 
 def score_table(results: Mapping[str, RetrievalResult], paper: Printed | None = None) -> Comparison:

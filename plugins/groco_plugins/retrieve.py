@@ -104,8 +104,8 @@ def retrieve(
     published = named_protocol(protocol, dataset or "")
     used = _overridden(published, image_size, scales, crop, whiten)
     root = default_root(data_root)
-    data = _open(dataset, root, images, ground_truth, distractors)
     features = choose_extraction(device, workers, cache=choose_cache(cache, no_cache, root), cache_dtype=cache_dtype)
+    data = _open(dataset, root, images, ground_truth, distractors)
     seen = pictures_to_see(data, used)
     if html:
         check_writable(html)
@@ -134,10 +134,10 @@ def retrieve(
     if rank():
         return  # the first process shows and writes the result
 
-    report = retrieval_report(compared, results, data, used, published, features.device, html=html, paper=rows)
+    report = retrieval_report(compared, results, data, used, published, features, html=html, paper=rows)
     report.show(as_json=as_json, csv_file=csv_file, latex=latex)
     if html:
-        settings = retrieval_settings(compared, data, used, published, features.device)
+        settings = retrieval_settings(compared, results, data, used, published, features)
         page = retrieval_page(data, results, settings)
         with atomic_write(html) as temporary:
             temporary.write_text(page, encoding="utf-8")

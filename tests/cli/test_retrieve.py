@@ -77,7 +77,7 @@ def test_everything_is_said(call_groco, tiny, small_set, monkeypatch):
         "dino, 224 pixels, scales 1, queries whole, whitening off",
         "12 images and 0 distractors",
         "on cpu (",
-        "exact inner products",
+        "FAISS knn, exact, CPU",
         "test_resnet, untrained, 0 epochs",
         "mP@10 %",
         "2 queries",

@@ -68,6 +68,7 @@ def result(data: RetrievalSet) -> RetrievalResult:
         queries=scores,
         first=ranking[:, :5],
         similarities=torch.linspace(0.9, 0.1, 5).repeat(2, 1),
+        backend="FAISS",
     )
 
 

@@ -54,7 +54,11 @@ def test_a_probe_has_a_row_for_each_learning_rate():
 def test_retrieval_has_the_papers_medium_and_hard():
     score = RetrievalScore(mean_ap=0.5, mean_precision=(1.0, math.nan, 0.25), num_queries=7)
     result = RetrievalResult(
-        scores=dict.fromkeys(("easy", "medium", "hard"), score), queries={}, first=torch.empty(0), similarities=None
+        scores=dict.fromkeys(("easy", "medium", "hard"), score),
+        queries={},
+        first=torch.empty(0),
+        similarities=None,
+        backend="",
     )
     table = retrieval_table.score_table({"a": result}, retrieval_table.table_2("rparis6k"))
     easy, medium, hard = table.groups
