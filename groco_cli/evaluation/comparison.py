@@ -13,6 +13,8 @@ from groco_cli.evaluation.paper import PaperRow, imagenet_rows, is_imagenet, row
 from groco_cli.evaluation.protocol import pixels, read_encoder, untrained
 from groco_cli.models import Encoder
 
+_SAME_IN_ALL_RUNS = ("checkpoints", "latest")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
@@ -35,21 +37,25 @@ class Compared:
 
 
 def named_checkpoints(paths: Sequence[Path]) -> dict[str, Path]:
-    """Checkpoints by as many last parts of their paths as tell them apart.
+    """Checkpoints by as many last parts of their paths as tell them apart; a run's newest one by the run.
+
+    >>> list(named_checkpoints([Path("runs/a/checkpoints/latest.safetensors"), Path("resnet50.pth")]))
+    ['a', 'resnet50']
 
     Args:
         paths: At least one; what is given twice is taken once.
     """
     paths = list(dict.fromkeys(paths))
     for depth in range(1, max(len(path.parts) for path in paths) + 1):
-        names = {"/".join(_without_ending(path).parts[-depth:]): path for path in paths}
+        names = {"/".join(_telling_parts(path)[-depth:]): path for path in paths}
         if len(names) == len(paths):
             return names
     return {str(path): path for path in paths}
 
 
-def _without_ending(path: Path) -> Path:
-    return path.with_suffix("") if path.name else path  # "." and "/" have no name
+def _telling_parts(path: Path) -> tuple[str, ...]:
+    parts = path.with_suffix("").parts if path.name else path.parts  # "." and "/" have no name
+    return tuple(part for part in parts if part not in _SAME_IN_ALL_RUNS) or parts
 
 
 def read_compared(paths: Mapping[str, Path]) -> list[Compared]:

@@ -43,7 +43,14 @@ def test_what_the_environment_overrides_is_said(monkeypatch, capsys):
 
 def test_names_are_as_short_as_tells_them_apart():
     names = named_checkpoints([Path("x/a/latest.pth"), Path("x/b/latest.pth"), Path("x/a/latest.pth")])
-    assert names == {"a/latest": Path("x/a/latest.pth"), "b/latest": Path("x/b/latest.pth")}
+    assert names == {"a": Path("x/a/latest.pth"), "b": Path("x/b/latest.pth")}
+    ninth, last, other = (Path(f"runs/{name}.safetensors") for name in (
+        "a/checkpoints/epoch-0009", "a/checkpoints/latest", "b/checkpoints/epoch-0009"
+    ))  # fmt: skip
+    assert list(named_checkpoints([last])) == ["a"]
+    assert list(named_checkpoints([last, ninth])) == ["a", "epoch-0009"]
+    assert list(named_checkpoints([ninth, other])) == ["a/epoch-0009", "b/epoch-0009"]
+    assert list(named_checkpoints([Path("latest.pth")])) == ["latest"]
     assert list(named_checkpoints([Path("x/a.pth")])) == ["a"]
     assert list(named_checkpoints([Path("a.pth"), Path("a.safetensors")])) == ["a.pth", "a.safetensors"]
     assert list(named_checkpoints([Path()])) == ["."]
