@@ -1,6 +1,8 @@
 """Imports point one way (the order of `LAYERS`), and start-up stays light."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,3 +74,11 @@ def test_every_part_of_the_library_has_its_layer():
 def test_nothing_in_the_library_imports_a_plug_in():
     for path in (ROOT / "groco_cli").rglob("*.py"):
         assert "groco_plugins" not in path.read_text(encoding="utf-8"), path
+
+
+def test_settings_are_resolved_without_what_takes_seconds_to_import():
+    """A mistake in them, a list of the recipes, the start of many processes: none of these builds a network."""
+    code = "import sys, groco_cli.engine.configuration; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "torch" in found
+    assert not {"timm", "torchvision", "sklearn", "matplotlib", "faiss"} & set(found)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-import torchvision.transforms.v2.functional as tvf
 from torch import Tensor
 
 
@@ -40,6 +39,8 @@ class EvaluationTransform:
 
     def pixels(self, image: Tensor) -> Tensor:
         """Resize (antialiased) and crop; uint8 [..., 3, H, W] to uint8 [..., 3, crop, crop]."""
+        from torchvision.transforms.v2 import functional as tvf  # takes seconds, which not every command needs
+
         if min(image.shape[-2:]) != self.resize:
             mode = tvf.InterpolationMode(self.interpolation)
             image = tvf.resize(image, [self.resize], interpolation=mode, antialias=True)

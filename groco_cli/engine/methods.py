@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from groco_cli.engine.passes import Passes
 from groco_cli.models import Encoder, Projector
-from groco_cli.models.vit import fix_patch_embedding, initialise_as_mocov3, is_vit
 
 METHODS = ("siamese", "mocov3")
 _AT_ONCE = Passes()
@@ -100,6 +99,8 @@ class MoCoV3(Method):
         freeze_patches: bool,
         passes: Passes = _AT_ONCE,
     ) -> None:
+        from groco_cli.models.vit import fix_patch_embedding, initialise_as_mocov3, is_vit
+
         super().__init__(encoder, projector, passes=passes)
         self.predictor = predictor
         self.momentum = momentum

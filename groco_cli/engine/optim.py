@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import torch
-from timm.optim.lars import Lars
 from torch import nn
 from torch.optim import Optimizer
 
@@ -25,6 +24,8 @@ def sgd(model: nn.Module, learning_rate: float, momentum: float, weight_decay: f
 
 def lars(model: nn.Module, learning_rate: float, momentum: float, weight_decay: float) -> Optimizer:
     """LARS (You et al., 2017), as SimCLR has it: biases and BN are neither adapted nor decayed."""
+    from timm.optim.lars import Lars
+
     adapted = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": adapted, "always_adapt": True}, {"params": plain, "weight_decay": 0.0}]

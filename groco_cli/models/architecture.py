@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import timm
 import torch
 from torch import Tensor
 
@@ -113,6 +112,8 @@ def _resnet(state: Mapping[str, Tensor]) -> Architecture:
 
 
 def _vit(state: Mapping[str, Tensor]) -> Architecture:
+    import timm  # takes a second
+
     patches = _of_ndim(4, state.get("patch_embed.proj.weight"))
     positions = _of_ndim(3, state.get("pos_embed"))
     if patches is None or positions is None or not positions.numel():

@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save
 from torch import Tensor
@@ -17,9 +17,11 @@ from torch import Tensor
 from groco_cli.models.architecture import identify, mismatch
 from groco_cli.models.containers import CheckpointError, is_safetensors, open_safetensors, read_pickled
 from groco_cli.models.encoder import Encoder, EncoderMetadata, create_encoder
-from groco_cli.models.export import Exported
 from groco_cli.models.released import METHODS, PLAIN, Release, find_encoder
 from groco_cli.models.vit_names import in_names_of
+
+if TYPE_CHECKING:
+    from groco_cli.models.export import Exported
 
 _KEY = "groco"
 _LAYOUT = "layout"
@@ -89,7 +91,7 @@ def load_encoder(path: str | Path, *, method: str = "") -> Encoder:
     return _fill(encoder, in_names_of(encoder.backbone.state_dict(), state), path, encoder.metadata.arch)
 
 
-def save_for_library(path: Path, encoder: Encoder, exported: Exported) -> None:
+def save_for_library(path: Path, encoder: Encoder, exported: "Exported") -> None:
     """Write an encoder's weights by another library's names, groco's metadata beside them.
 
     Args:

@@ -20,7 +20,8 @@ def features(
     data: options.Data = None,
     data_root: options.DataRoot = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="NAME.safetensors: NAME-train and NAME-test are written.")
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="NAME.safetensors: NAME-train and NAME-test are written."),
     ] = Path("features.safetensors"),
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
     cache: options.Cache = None,

@@ -49,7 +49,7 @@ def probe(start, tmp_path: Path):
 
 
 def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
-    printed, said = process.communicate(timeout=120)
+    printed, said = process.communicate(timeout=240)
     assert process.returncode == code, said
     assert "Traceback" not in said
     return printed, said
@@ -73,8 +73,6 @@ def test_a_stopped_probe_says_so_once_and_goes_on_to_the_same_end(probe, start, 
     for name in ("head-lr0.1.safetensors", "head-lr10.safetensors"):
         mine, other = (load_file(tmp_path / folder / name) for folder in ("part", "whole"))
         assert torch.equal(mine["weight"], other["weight"])
-    _, said = ended(start("linprobe", "--resume", "-o", str(tmp_path / "part")))
-    assert "the probe was begun in 2 processes, not 1: the same but for rounding" in said
 
 
 def test_neighbours_are_shown_once(start, tmp_path):

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor
 
 from groco_cli.data.digits import digits
@@ -151,7 +150,9 @@ ALIASES = {
 
 def _read(name: str, entry: TorchvisionSet, arguments: _Arguments, root: Path, *, download: bool) -> Any:
     """A piece of a set, downloaded where it is not there and may be."""
-    reader = getattr(torchvision.datasets, entry.reader)
+    from torchvision import datasets
+
+    reader = getattr(datasets, entry.reader)
 
     def opened(**more: Any) -> Any:
         piece = reader(root / entry.folder, **arguments, **more)

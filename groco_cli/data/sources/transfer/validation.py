@@ -4,7 +4,6 @@ from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
-from torchvision.datasets import Flowers102
 
 from groco_cli.data.sources.base import FileSource, Source
 from groco_cli.errors import GrocoError
@@ -44,6 +43,8 @@ def validation_rows(name: str, root: Path, train: Source) -> Tensor | None:
 
 
 def _flowers(root: Path) -> list[str]:
+    from torchvision.datasets import Flowers102
+
     return [str(path) for path in Flowers102(root, split="val")._image_files]
 
 
