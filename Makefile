@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 # Tests start many processes: each would compile groco anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types docs clean
+.PHONY: demo test test-all lint types docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/groco pretrain
 	$(BIN)/groco knn --baselines
 
 test: $(VENV)/.installed-for-tests lint types
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations 15 -m "not long"
+
+test-all: $(VENV)/.installed-for-tests lint types
 	$(BIN)/python -m pytest -n auto --dist worksteal --durations 15
 
 lint: $(VENV)/.installed-for-tests

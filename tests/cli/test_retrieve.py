@@ -131,8 +131,8 @@ def test_several_checkpoints_stand_side_by_side(call_groco, tiny, small_set, tmp
     shown = call_groco("retrieve", *map(str, names), *small_set, "--json")
     assert [encoder["checkpoint"] for encoder in json.loads(shown.stdout)["encoders"]] == [str(name) for name in names]
     table = call_groco("retrieve", *map(str, names), *small_set, "--html", str(tmp_path / "page.html")).stdout
-    assert f"long/checkpoints/latest: {names[0]}, test_resnet" in table
-    assert f"short/checkpoints/latest: {names[1]}, test_resnet" in table
+    assert f"long: {names[0]}, test_resnet" in table
+    assert f"short: {names[1]}, test_resnet" in table
     assert (tmp_path / "page.html").read_text(encoding="utf-8").count("<ol>") == 2 * 2
 
 

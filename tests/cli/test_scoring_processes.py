@@ -55,6 +55,7 @@ def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
     return printed, said
 
 
+@pytest.mark.long
 def test_a_stopped_probe_says_so_once_and_goes_on_to_the_same_end(probe, start, tmp_path):
     options = ("--epochs", "60", "--cached", "--processes", "2")
     ended(probe("whole", *options))

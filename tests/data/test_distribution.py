@@ -38,7 +38,7 @@ from groco_cli.data.transforms import Normalisation
 from groco_cli.data.views import AUGMENTATIONS
 from groco_cli.data.workers import CroppedViews
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 EPOCHS, PHOTOGRAPHS, SIZE = 2, 250, 224
 VIEWS = AUGMENTATIONS["dino"](2, 0, SIZE, 96)
 ERRORS = 4  # standard errors that are left to chance: one comparison in sixteen thousand goes beyond

@@ -62,7 +62,7 @@ def test_what_is_traced_computes_the_same_under_the_same_names(quick, monkeypatc
     assert_the_same_compiled(override(quick, changes, "test"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compiled_kernels_compute_the_same(quick):
     quick = override(quick, {"model": {"arch": "test_vit", "projector_layers": 2}}, "test")
     assert_the_same_compiled(quick)

@@ -28,7 +28,14 @@ def fewer_tested(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("loss", "learning_rate"), [("groco", 320.0), ("infonce", 1.0), ("triplet", 8.0)])
+@pytest.mark.parametrize(
+    ("loss", "learning_rate"),
+    [
+        ("groco", 320.0),
+        pytest.param("infonce", 1.0, marks=pytest.mark.long),
+        pytest.param("triplet", 8.0, marks=pytest.mark.long),
+    ],
+)
 def test_knn_on_cifar10_beats_the_untrained_encoder(cifar_root, fewer_tested, tmp_path, loss, learning_rate):
     settings = resolve(
         "cifar10-quick",

@@ -75,7 +75,7 @@ def test_torchvisions_vision_transformer_takes_a_vit(tmp_path: Path, seeded, sam
     names["model"].load_state_dict(state, strict=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("arch", ["vit_base_patch16_224"])
 def test_a_vit_base_goes_to_and_from_vit_b_16(tmp_path: Path, seeded, same_features, arch: str):
     encoder = encoder_of(seeded, arch)
