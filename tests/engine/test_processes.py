@@ -97,7 +97,9 @@ def twenty_steps(tiny) -> PretrainSettings:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("loss", "method"), [("groco", "siamese"), pytest.param("infonce", "mocov3", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("loss", "method"), [("groco", "siamese"), pytest.param("infonce", "mocov3", marks=pytest.mark.long)]
+)
 def test_the_curves_of_two_processes_equal_those_of_one(twenty_steps, tmp_path, monkeypatch, loss, method):
     monkeypatch.setattr(step, "build_method", in_double)
     settings = override(twenty_steps, {"loss": {"loss": loss}, "method": {"method": method}}, "test")
