@@ -81,6 +81,8 @@ class TrainingStep:
             done("forward")
             loss = self.loss(compared.anchors, self._positive_views, compared.targets)
         done("loss")
+        # Not before: on a CPU the new gradients take the memory of the old, which forward would have split up.
+        self.state.optimizer.zero_grad(set_to_none=True)
         self.state.scaler.scale(loss).backward()
         done("backward")
         self._optimise(rate)
@@ -105,7 +107,6 @@ class TrainingStep:
         scaler.update()
         if scaler.is_enabled():
             self.state.overflows = self.state.overflows + (self._scale() < before)  # lowered: this step was left out
-        optimizer.zero_grad(set_to_none=True)  # now, so that the next forward pass has their memory
 
     def _scale(self) -> Tensor:
         """The scaler's factor; `get_scale` would wait for the device."""

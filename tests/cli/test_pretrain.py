@@ -291,6 +291,7 @@ def test_data_can_be_named_by_the_environment(call_groco, tmp_path, monkeypatch)
     assert str(tmp_path / "absent") in failed.stderr
 
 
+@pytest.mark.long
 def test_options_count_over_the_environment_over_the_file_and_all_processes_agree(run_groco, tmp_path):
     file = tmp_path / "some.toml"
     file.write_text('recipe = "digits"\n[optim]\nepochs = 5\nbatch_size = 16\nlearning_rate = 3.0\n')

@@ -101,7 +101,7 @@ def test_a_run_may_go_on_in_another_number_of_processes(tmp_path):
     assert len(losses(run)) == 20
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_killed_process_ends_the_run_at_once(tmp_path, rank):
     run = RunFolder(tmp_path / "run")
     process = start(*TINY, "--processes", "2", "--epochs", "500", "--output", str(run.path))

@@ -76,6 +76,7 @@ def test_a_stopped_probe_says_so_once_and_goes_on_to_the_same_end(probe, start, 
         assert torch.equal(mine["weight"], other["weight"])
 
 
+@pytest.mark.long
 def test_neighbours_are_shown_once(start, tmp_path):
     tiny = str(tmp_path / "tiny.safetensors")
     one, _ = ended(start("knn", tiny, "--json", "--bank-size", "101", "--query-size", "33"))

@@ -116,7 +116,7 @@ def test_the_curves_of_two_processes_equal_those_of_one(twenty_steps, tmp_path, 
     assert kinds[0] == kinds[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_that_draw_at_random_resume_bit_for_bit_in_mid_epoch(twenty_steps, tmp_path):
     settings = override(twenty_steps, {"optim": {"epochs": 2}, "run": {"knn_every": 0}}, "test")
     whole = override(settings, {"run": {"output": str(tmp_path / "whole")}}, "test")
