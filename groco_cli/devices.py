@@ -107,13 +107,6 @@ def peak_memory(device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
-def _computes_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Without AVX-512 BF16 or AMX, bf16 on a CPU is emulated and slower than fp32.
-    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
 def usable_cores() -> int:
     """The cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -130,3 +123,10 @@ def default_workers(device: torch.device, sharing: int = 1) -> int:
         sharing: How many such processes share the cores that it sees.
     """
     return 0 if device.type == "cpu" else max(1, min(16, usable_cores() // sharing - 1))
+
+
+def _computes_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Without AVX-512 BF16 or AMX, bf16 on a CPU is emulated and slower than fp32.
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -17,6 +17,7 @@ from PIL import Image
 # Several of pytest's workers share the cores, and torch's threads wait for each other actively: one each is quickest.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+pytest.register_assert_rewrite("support")
 settings.register_profile("groco", deadline=None)  # no time is ever asserted
 settings.load_profile("groco")
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from groco_cli.engine import curves, trainer
 from groco_cli.engine.configuration import override
@@ -39,3 +40,14 @@ def quick(tiny: PretrainSettings, monkeypatch: pytest.MonkeyPatch) -> PretrainSe
     monkeypatch.setattr(curves, "draw_curves", lambda *_: None)
     changes = {"model": {"arch": "test_resnet"}, "optim": {"epochs": 2, "learning_rate": 0.1}}
     return override(tiny, changes, "test")
+
+
+@pytest.fixture
+def files(quick, tmp_path) -> PretrainSettings:
+    """A quick run on 96 pictures in a folder."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(96):
+        Image.effect_noise((40, 36), 60 + number).convert("RGB").save(folder / f"{number}.png")
+    data = {"data": str(folder), "subset": 0, "workers": 0}
+    return override(quick, {"data": data, "views": {"augmentation": "small"}}, "test")

@@ -1,0 +1,59 @@
+"""Interrupted in mid-epoch and resumed equals uninterrupted, bit for bit, whatever learns, decodes or draws."""
+
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+from timm.layers import DropPath
+from torch import nn
+
+from groco_cli.engine import pretrain
+from groco_cli.engine.configuration import override, resume_settings
+from groco_cli.engine.settings import LossSettings
+from groco_cli.models import load_encoder
+from support.runs import assert_equal, resumed, stopped, whole
+
+
+@pytest.fixture
+def drop_path(monkeypatch) -> None:
+    """Encoders that leave out half of their residual branches at random."""
+    create = timm.create_model
+
+    def created(*names: object, **options: object) -> nn.Module:
+        model = create(*names, drop_path_rate=0.5, **options)
+        assert any(isinstance(module, DropPath) and module.drop_prob for module in model.modules())
+        return model
+
+    monkeypatch.setattr(timm, "create_model", created)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.usefixtures("drop_path")
+def test_an_encoder_that_draws_at_random_resumes_bit_for_bit_in_mid_epoch(files, workers):
+    settings = override(files, {"model": {"arch": "test_vit"}, "data": {"workers": workers}}, "test")
+    stopped(settings, 2)
+    torch.manual_seed(12345)  # whatever happens in between
+    folder = resumed(settings)
+    assert_equal(folder, whole(settings))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_from_files_resumes_bit_for_bit_in_mid_epoch_whatever_decodes(files, workers):
+    settings = override(files, {"data": {"workers": workers}}, "test")
+    folder = stopped(settings, 2)
+    other = resume_settings(folder.settings, {"data": {"workers": 1 - workers}})
+    pretrain(other, resume=folder)
+    assert_equal(folder, whole(settings))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lars", "adamw"])
+@pytest.mark.parametrize("loss", ["groco", "infonce", "triplet"])
+@pytest.mark.parametrize("method", ["siamese", "mocov3"])
+def test_every_loss_and_optimiser_resumes_bit_for_bit_in_mid_epoch(quick, method, loss, optimizer):
+    changes = {"loss": {"loss": loss}, "optim": {"optimizer": optimizer}, "method": {"method": method}}
+    settings = override(replace(quick, loss=LossSettings()), changes, "test")
+    stopped(settings, 4)
+    folder = resumed(settings)
+    assert_equal(folder, whole(settings))
+    assert load_encoder(folder.latest).metadata.method == (loss if method == "siamese" else f"mocov3 with {loss}")
