@@ -3,7 +3,8 @@
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
@@ -16,7 +17,7 @@ from groco_cli import devices
 from groco_cli.data.pool import dead_workers_explained
 from groco_cli.data.sources import MemorySource, Source
 from groco_cli.engine.bare_loop import BareLoop
-from groco_cli.engine.compiling import compile_networks, compiler_explained
+from groco_cli.engine.compiling import compile_networks, compiler_explained, uncompiled
 from groco_cli.engine.feeding import check_batch, decoders, open_training_set, view_loader
 from groco_cli.engine.memory import memory_explained
 from groco_cli.engine.objective import build_loss
@@ -32,6 +33,33 @@ _RATE = 1e-4  # noise is nothing to learn from, and no weight should become infi
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compilation:
+    """What `--compile` costs and brings.
+
+    Args:
+        seconds: What the first step took beyond a usual one: the compilation, or fetching it from torch's cache.
+        uncompiled: Median seconds of groco's step on views that are ready, its networks called as they were written.
+        ratio: Median, over pairs of steps one after the other, of the compiled step's time over the uncompiled one's.
+    """
+
+    seconds: float
+    uncompiled: float
+    ratio: float
+
+    @property
+    def pays_after(self) -> float | None:
+        """Steps until what was saved makes up for the compilation; None where nothing is saved."""
+        saved = (1 - self.ratio) * self.uncompiled
+        return self.seconds / saved if saved > 0 else None
+
+    def __str__(self) -> str:
+        steps = self.pays_after
+        pays = "which it never makes up for" if steps is None else f"made up for after {steps:,.0f} steps"
+        spent = f"compiling took {self.seconds:.0f} s, {pays}"
+        return f"compiled it takes {self.ratio:.3f} times the uncompiled step's; {spent}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingSpeed:
     """What a recipe's step takes.
 
@@ -44,6 +72,7 @@ class TrainingSpeed:
         step: Median seconds of groco's step on views that are ready.
         bare: Likewise of the bare loop's; None with micro-batches, which it has not.
         ratio: Median, over pairs of steps one after the other, of groco's time over the bare loop's; None likewise.
+        compilation: What compiling costs and brings; None where nothing is compiled.
         peak_bytes: Most of the GPU's memory in use at a time as it trains; None on other devices.
     """
 
@@ -55,6 +84,7 @@ class TrainingSpeed:
     step: float
     bare: float | None
     ratio: float | None
+    compilation: Compilation | None
     peak_bytes: int | None
 
     def shares(self) -> dict[str, float]:
@@ -97,22 +127,29 @@ def bench_train(
     def train(views: list[Tensor], done: Callable[[str], None] | None = None) -> Tensor:
         return step(views, progress=0.0, rate=_RATE, done=done)[0]
 
+    def train_uncompiled(views: list[Tensor]) -> Tensor:
+        with uncompiled():
+            return train(views)
+
     with (
         dead_workers_explained(),
         compiler_explained(),
         memory_explained(settings, processes),
         devices.convolutions_tuned(device),
     ):
+        first = _seconds(partial(train, next(feed)), device)
         for views in islice(feed, _WARM_UPS + _IN_STORE * decoders(settings.data, processes) * (not generated)):
             train(views)
         pace, peak = _pace(settings, feed, train, device, repeats, advance)
         parts = _parts(feed, train, device, repeats, advance)
         views = next(feed)
-        loops: list[Callable[[list[Tensor]], Tensor]] = [train]
+        loops: dict[str, Callable[[list[Tensor]], Tensor]] = {"groco": train}
         if not settings.optim.micro_batch:
-            loops.append(_bare_loop(settings, step, precision))
-        own, *others = _in_turn([partial(loop, views) for loop in loops], device, repeats, advance)
-    bare = others[0] if others else None
+            loops["bare"] = _bare_loop(settings, step, precision)
+        if settings.run.compile:
+            loops["uncompiled"] = train_uncompiled
+        taken = _in_turn({name: partial(loop, views) for name, loop in loops.items()}, device, repeats, advance)
+    own = taken["groco"]
     return TrainingSpeed(
         data=name,
         device=devices.describe(device),
@@ -120,8 +157,9 @@ def bench_train(
         pace=pace,
         parts=parts,
         step=statistics.median(own),
-        bare=statistics.median(bare) if bare else None,
-        ratio=statistics.median(map(truediv, own, bare)) if bare else None,
+        bare=statistics.median(taken["bare"]) if "bare" in taken else None,
+        ratio=_ratio(own, taken["bare"]) if "bare" in taken else None,
+        compilation=_compilation(first, own, taken["uncompiled"]) if "uncompiled" in taken else None,
         peak_bytes=peak,
     )
 
@@ -196,18 +234,32 @@ def _parts(
 
 
 def _in_turn(
-    steps: Sequence[Callable[[], Tensor]], device: torch.device, repeats: int, advance: Callable[[], None]
-) -> list[list[float]]:
-    """Seconds of each step, `repeats` times in turn: a busy moment meets all, and none always goes first."""
-    for step in [*steps] * _WARM_UPS:
+    steps: Mapping[str, Callable[[], Tensor]], device: torch.device, repeats: int, advance: Callable[[], None]
+) -> dict[str, list[float]]:
+    """Seconds of each step, `repeats` times in turn, each going first as often: a busy moment meets all."""
+    for step in [*steps.values()] * _WARM_UPS:
         step()
-    seconds: list[list[float]] = [[] for _ in steps]
-    for number in range(repeats):
-        order = range(len(steps)) if number % 2 else reversed(range(len(steps)))
-        for place in order:
-            seconds[place].append(_seconds(steps[place], device))
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    order = deque(steps)
+    for _ in range(repeats):
+        for name in order:
+            seconds[name].append(_seconds(steps[name], device))
+        order.rotate()
         advance()
     return seconds
+
+
+def _ratio(seconds: Sequence[float], others: Sequence[float]) -> float:
+    """Median of each over the one that was taken beside it."""
+    return float(statistics.median(map(truediv, seconds, others)))
+
+
+def _compilation(first: float, compiled: Sequence[float], uncompiled: Sequence[float]) -> Compilation:
+    return Compilation(
+        seconds=first - statistics.median(compiled),
+        uncompiled=statistics.median(uncompiled),
+        ratio=_ratio(compiled, uncompiled),
+    )
 
 
 def _seconds(step: Callable[[], Tensor], device: torch.device) -> float:

@@ -3,16 +3,15 @@
 import copy
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from groco_cli.engine import bench_train as bench
-from groco_cli.engine import step
+from groco_cli.engine import compiling
 from groco_cli.engine.bare_loop import BareLoop
-from groco_cli.engine.bench_train import bench_train, passes
+from groco_cli.engine.bench_train import Compilation, bench_train, passes
 from groco_cli.engine.configuration import override
-from groco_cli.engine.methods import Siamese
 from groco_cli.engine.objective import build_loss
 from groco_cli.engine.processes import Processes
 from groco_cli.engine.step import PARTS, build_step
@@ -69,12 +68,37 @@ def test_a_bare_loop_has_no_micro_batches_so_that_groco_s_step_is_measured_alone
     assert len(told) == passes(1)
 
 
-def test_compiled_networks_are_measured_against_compiled_ones(quick, monkeypatch):
-    compiled: list[object] = []
-    for module in (bench, step):
-        monkeypatch.setattr(module, "compile_networks", lambda model: compiled.append(type(model)))
-    bench_train(override(quick, {"run": {"compile": True}}, "test"), generated=True, repeats=1)
-    assert compiled == [Siamese, Siamese]
+def test_compiled_networks_are_measured_against_compiled_ones_and_against_themselves_uncompiled(quick, monkeypatch):
+    compiled, calls = [], []
+
+    def counting(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        compiled.append(graph)
+
+        def run(*inputs: object) -> object:
+            calls.append(graph)
+            return graph(*inputs)
+
+        return run
+
+    torch.compiler.reset()
+    monkeypatch.setattr(compiling, "_BACKEND", counting)
+    speed = bench_train(override(quick, {"run": {"compile": True}}, "test"), generated=True, repeats=4)
+    # An encoder and a projector, whose kernels the bare loop calls too; no step that is uncompiled calls them.
+    assert len(compiled) == 2
+    feeding, in_turn = 1 + 3 + 4 + 4, 3 + 4  # the first, warming up, the pace, the parts; warming up, in turn
+    assert len(calls) == 2 * (feeding + in_turn) + 2 * in_turn
+    assert speed.compilation.seconds > 0
+    assert speed.compilation.uncompiled > 0
+
+
+def test_what_compiling_costs_is_set_against_what_it_saves():
+    quicker = Compilation(seconds=30.0, uncompiled=0.5, ratio=0.8)
+    assert quicker.pays_after == pytest.approx(300)
+    assert "0.800 times the uncompiled" in str(quicker)
+    assert "30 s, made up for after 300 steps" in str(quicker)
+    slower = Compilation(seconds=30.0, uncompiled=0.5, ratio=1.01)
+    assert slower.pays_after is None
+    assert "never makes up for" in str(slower)
 
 
 def test_more_steps_than_an_epoch_of_real_images_has_are_no_trouble(quick, picture_folder):
