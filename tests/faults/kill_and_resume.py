@@ -8,6 +8,7 @@ was saved may be gone. In the end weights, optimiser and metrics must be those o
 """
 
 import argparse
+import math
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -39,6 +41,14 @@ RUN = (
 TIMES = ("images_per_second", "waiting")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Seconds until the first step, and from one step to the next."""
+
+    start_up: float
+    step: float
+
+
 def start(folder: RunFolder, epochs: int, log: Path) -> int:
     """Begin the run or go on with it in a new process; its id."""
     output = ["pretrain", "--output", str(folder.path)]
@@ -52,19 +62,38 @@ def start(folder: RunFolder, epochs: int, log: Path) -> int:
     os._exit(app.run(typed))
 
 
-def ends_within(pid: int, seconds: float, log: Path) -> bool:
-    """Whether the process ends by itself in this time; it is killed otherwise."""
-    over = time.monotonic() + seconds
+def ended(pid: int, log: Path) -> bool:
+    """Whether the process has ended by itself, and well."""
+    there, status = os.waitpid(pid, os.WNOHANG)
+    assert status == 0, log.read_text()
+    return there != 0
+
+
+def ends_before(moment: float, pid: int, folder: RunFolder, pace: Pace, log: Path) -> bool:
+    """Whether the process ends by itself before this moment of the run, in steps; it is killed there otherwise.
+
+    Steps are counted, not timed, since a busy machine makes some of them long. What is less than a step is timed, and
+    so is a moment that lies before the first one of this life, while it starts.
+    """
+    starting = moment < max(0, newest(folder)) + 1
+    while not starting and lines(folder) + 1 <= moment:
+        if ended(pid, log):
+            return True
+        time.sleep(0.001)
+    over = time.monotonic() + moment % 1 * (pace.start_up if starting else pace.step)
     while time.monotonic() < over:
-        if os.waitpid(pid, os.WNOHANG)[0]:
+        if ended(pid, log):
             return True
         time.sleep(0.001)
     os.kill(pid, signal.SIGKILL)
     status = os.waitpid(pid, 0)[1]
-    if os.WIFEXITED(status):  # it had just ended
-        assert os.WEXITSTATUS(status) == 0, log.read_text()
-        return True
-    return False
+    assert os.WIFSIGNALED(status) or status == 0, log.read_text()
+    return not os.WIFSIGNALED(status)  # it had just ended
+
+
+def lines(folder: RunFolder) -> int:
+    """The steps that the metrics tell of."""
+    return folder.metrics.read_bytes().count(b"\n") if folder.metrics.exists() else 0
 
 
 def saved_step(folder: RunFolder) -> int:
@@ -75,10 +104,15 @@ def saved_step(folder: RunFolder) -> int:
         assert f"step-{torch.load(path, weights_only=True)['step']:09d}" == path.stem
     for path in folder.path.glob("checkpoints/[!.]*.safetensors"):
         load_encoder(path)
+    return newest(folder)
+
+
+def newest(folder: RunFolder) -> int:
+    """The newest state's step by its name, -1 where there is none."""
     return max((int(path.stem.removeprefix("step-")) for path in folder.states), default=-1)
 
 
-def moment(folder: RunFolder, before: float) -> str:
+def doing(folder: RunFolder, before: float) -> str:
     """What the process was doing when it was killed."""
     if any(not path.name.startswith(".lock") for path in folder.path.rglob(".*")):
         return "writing"
@@ -103,8 +137,8 @@ def equal(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def alone(place: Path, epochs: int) -> tuple[RunFolder, float, float]:
-    """A run that is left alone; seconds until its first step, and from one step to the next."""
+def alone(place: Path, epochs: int) -> tuple[RunFolder, Pace]:
+    """A run that is left alone, and how fast it was."""
     folder, begun = RunFolder(place / "alone"), time.time()
     pid = start(folder, epochs, place / "alone.log")
     while not any(line["kind"] == "train" for line in read_metrics(folder.metrics)):
@@ -113,7 +147,7 @@ def alone(place: Path, epochs: int) -> tuple[RunFolder, float, float]:
     first = time.time()
     status = os.waitpid(pid, 0)[1]
     assert status == 0, (place / "alone.log").read_text()
-    return folder, first - begun, (time.time() - first) / (3 * epochs)
+    return folder, Pace(start_up=first - begun, step=(time.time() - first) / (3 * epochs))
 
 
 def main() -> None:
@@ -125,20 +159,20 @@ def main() -> None:
     epochs, draw, begun = 3 + 2 * asked.kills, random.Random(asked.seed), time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
-        reference, start_up, step = alone(place, epochs)
+        reference, pace = alone(place, epochs)
         folder, log = RunFolder(place / "killed"), place / "killed.log"
         kills, moments, saved = 0, Counter[str](), -1
         while True:
-            left = 3 * epochs - max(0, saved)
-            share = step * left / (asked.kills - kills + 1)
-            life = draw.uniform(0, 2) * min(start_up + share, 2 * share)
+            at = max(0, saved)
+            left = 3 * epochs - at
+            life = min(draw.uniform(0, 2) * left / (asked.kills - kills + 1), left - 2)
             now = time.time()
             pid = start(folder, epochs, log)
-            if ends_within(pid, life if kills < asked.kills else 3600, log):
+            if ends_before(at + life if kills < asked.kills else math.inf, pid, folder, pace, log):
                 assert "Traceback" not in log.read_text(), log.read_text()
                 break
             kills += 1
-            moments[moment(folder, now)] += 1
+            moments[doing(folder, now)] += 1
             before, saved = saved, saved_step(folder)
             assert saved >= before, f"step {before} was saved, and is gone: {saved}"
         states, metrics = zip(result(folder), result(reference), strict=True)
