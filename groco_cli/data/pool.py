@@ -1,6 +1,8 @@
 """The processes that decode: how many, what they are asked for, and what is said when one dies."""
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,7 +50,7 @@ def worker_loader(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         persistent_workers=persistent and workers > 0,
-        worker_init_fn=leave_interrupts_to_the_main_process,
+        worker_init_fn=leave_signals_to_the_main_process,
         generator=torch.Generator(),  # else each new iterator draws one of the numbers that the networks draw from
     )
 
@@ -71,9 +73,22 @@ def dead_workers_explained() -> Iterator[None]:
         ) from error
 
 
-def leave_interrupts_to_the_main_process(worker: int) -> None:
-    """A terminal's Ctrl-C goes to every process; the one that trains still wants its batches to finish the step."""
+def leave_signals_to_the_main_process(worker: int) -> None:
+    """Be ended by the main process alone, which still wants its batches to finish a step.
+
+    A terminal's Ctrl-C goes to every process of a group, and so does a SIGTERM of `timeout` or a service manager.
+    Nothing is ignored that the main process sends: it ends its workers by SIGTERM.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # which alone says who sent it, and macOS has not
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_the_main_process_says, daemon=True).start()
+
+
+def _end_when_the_main_process_says() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def _as_it_is(batch: Any) -> Any:

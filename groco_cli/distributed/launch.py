@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
 
 STOP_FILE = "GROCO_STOP_FILE"  # names the file that holds the signal's number, once the launcher got one
+_UNASKED = (128 + signal.SIGINT, 128 + signal.SIGTERM)  # ended by a signal that the launcher did not pass on
 _ASKS = 2.0  # seconds between attempts to reach another machine, and that each may take
 
 
@@ -169,9 +170,10 @@ def _start(wanted: LaunchSettings, count: int, *, patient: bool, also: Sequence[
             launch("-m", "groco_cli", *sys.argv[1:], *also)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
-            if failure.exitcode > 0:
+            asked = (Path(folder) / "stop").exists()
+            if failure.exitcode > 0 and (asked or failure.exitcode not in _UNASKED):
                 raise SystemExit(failure.exitcode) from None  # it has said why
-            raise killed(rank, -failure.exitcode) from None
+            raise killed(rank, failure.exitcode % 128 if failure.exitcode > 0 else -failure.exitcode) from None
         except SignalException as error:
             raise SystemExit(128 + error.sigval) from None
         except (RendezvousError, RuntimeError) as error:

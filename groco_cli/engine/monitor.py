@@ -1,5 +1,6 @@
 """The k-NN score of the curve: cheap, on clean pictures, on all held-out ones against a capped bank."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +15,10 @@ from groco_cli.models import Encoder
 
 _BANK = 10_000
 _K = 20
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong
+    """A score was given up, since the run is to stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,15 +39,27 @@ class KNNMonitor:
     workers: int
     on_bad_image: str = "error"
 
-    def score(self, encoder: Encoder) -> dict[str, float] | None:
+    def score(self, encoder: Encoder, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """What goes to metrics.jsonl: k, top1, top5, and the number of images in the bank and among the queries.
 
         None, with a warning, where memory is short, FAISS fails or an image cannot be read: no run is to end for that.
+
+        Args:
+            encoder: As it is now.
+            stop: Asked after each batch whether to give up.
+
+        Raises:
+            Stopped: If it said so.
         """
+
+        def advance(count: int) -> None:
+            if stop():
+                raise Stopped
+
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # FAISS has memory of its own, and cannot take what torch keeps in store
         try:
-            result = self._evaluated(encoder)
+            result = self._evaluated(encoder, advance)
         except (GrocoError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not _survived(error):
                 raise
@@ -52,7 +69,7 @@ class KNNMonitor:
         score = result.scores[self.k]
         return {"k": self.k, "top1": score.top1, "top5": score.top5, "bank": result.bank, "queries": result.queries}
 
-    def _evaluated(self, encoder: Encoder) -> KNNResult:
+    def _evaluated(self, encoder: Encoder, advance: Callable[[int], None]) -> KNNResult:
         with alone():  # while a run is trained its first process scores
             return evaluate_knn(
                 encoder,
@@ -62,6 +79,7 @@ class KNNMonitor:
                 device=self.device,
                 workers=self.workers,
                 on_bad_image=self.on_bad_image,
+                advance=advance,
             )
 
 

@@ -3,6 +3,7 @@
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from torch import Tensor
 
@@ -18,8 +19,8 @@ from groco_cli.engine.curves import Curves
 from groco_cli.engine.feeding import check_batch, open_training_set, scoring_decoders, view_loader
 from groco_cli.engine.memory import memory_explained
 from groco_cli.engine.methods import Compared
-from groco_cli.engine.metrics import MetricsLog, NoLog
-from groco_cli.engine.monitor import KNNMonitor, knn_monitor
+from groco_cli.engine.metrics import MetricsLog, NoLog, read_metrics
+from groco_cli.engine.monitor import KNNMonitor, Stopped, knn_monitor
 from groco_cli.engine.objective import build_loss
 from groco_cli.engine.pace import Stopwatch
 from groco_cli.engine.processes import Processes, joined
@@ -144,9 +145,8 @@ class _Run:
     def train(self) -> None:
         """The loop: from the state's step to the end, or until asked to stop."""
         if self.saver.kept is None:
-            if self.monitor:
-                self.report.note(f"untrained  {self._score(0)}")
             self._save()  # a disk that has no room for it is found out now, not in an hour
+        self._score_what_is_missing()
         self.step.model.train()
         for epoch in range(self.state.step // len(self.loader), self.settings.optim.epochs):
             self._train_epoch(epoch)
@@ -169,9 +169,8 @@ class _Run:
                 self._save_if_due()
         number, pace = epoch + 1, stopwatch.read()
         self._check_losses()
-        due = number == self.settings.optim.epochs or (run.knn_every and number % run.knn_every == 0)
-        self.report.epoch(number, pace, self._score(number) if due else "")
         self._save_if_due()
+        self.report.epoch(number, pace, self._score(number))
 
     def _rate(self) -> float:
         optim = self.settings.optim
@@ -207,16 +206,43 @@ class _Run:
         )
         self.report.pace(pace)
 
+    def _score_what_is_missing(self) -> None:
+        """The score of the untrained encoder, or of the epoch that the state is from, unless a run before had it."""
+        epoch, more = divmod(self.state.step, len(self.loader))
+        lines = read_metrics(self.folder.metrics) if self.processes.is_first else []
+        there = any(line["kind"] == "knn" and line["step"] == self.state.step for line in lines)
+        if more or self.processes.agreed(1 if there else 0):
+            return
+        shown = self._score(epoch)
+        if shown:
+            self.report.note(f"epoch {epoch}  {shown}" if epoch else f"untrained  {shown}")
+
     def _score(self, epoch: int) -> str:
-        """The k-NN score of the curve, where there are labels; the first process's work."""
-        score = None
-        if self.monitor and self.processes.is_first:
-            with uncompiled() if self.settings.run.compile else nullcontext():
-                score = self.monitor.score(self.step.model.encoder)
+        """The k-NN score of the curve where it is due and there are labels; the first process's work.
+
+        What is due to be saved has been, so that nothing is lost while it takes its time.
+
+        Raises:
+            Interrupted: If a signal came meanwhile; whoever resumes the run will score it.
+        """
+        every = self.settings.run.knn_every
+        if self.monitor is None or not (epoch in (0, self.settings.optim.epochs) or (every and epoch % every == 0)):
+            return ""
+        score, given_up = None, False
+        if self.processes.is_first:
+            try:
+                with uncompiled() if self.settings.run.compile else nullcontext():
+                    score = self.monitor.score(self.step.model.encoder, lambda: bool(self.stop.signal))
+            except Stopped:
+                given_up = True
         self.processes.wait()
+        asked = self.processes.agreed(self.stop.signal if given_up else 0)
+        if asked:
+            self._stop(asked)
         if score is None:
-            return "no k-NN score" if self.monitor else ""
+            return "no k-NN score"
         self.metrics.write("knn", self.state.step, {"epoch": epoch, **score})
+        self.metrics.sync()
         return f"k-NN {score['top1']:.1%} (k={score['k']})"
 
     def _check_losses(self) -> None:
@@ -238,16 +264,21 @@ class _Run:
         self._check_losses()
         self._save()
         if asked > _DUE and not over:
-            self._draw()
-            raise Interrupted(
-                f"after step {self.state.step} of {self.total}, saved in {self.folder.path}",
-                f"go on with: groco pretrain --resume --output {self.folder.path}",
-                asked,
-            )
+            self._stop(asked)
+
+    def _stop(self, number: int) -> NoReturn:
+        """Stop as a signal asked for, saved."""
+        self._save()
+        self._draw()
+        raise Interrupted(
+            f"after step {self.state.step} of {self.total}, saved in {self.folder.path}",
+            f"go on with: groco pretrain --resume --output {self.folder.path}",
+            number,
+        )
 
     def _save(self) -> None:
-        """The first process's work."""
-        if self.processes.is_first:
+        """The first process's work, once a step."""
+        if self.processes.is_first and self.saver.kept != self.state.step:
             self.metrics.sync()
             self.saver.save()
         self.processes.wait()

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from groco_cli import devices
 from groco_cli.data.decoding import BadImageError, decode
-from groco_cli.data.pool import dead_workers_explained, leave_interrupts_to_the_main_process
+from groco_cli.data.pool import dead_workers_explained, leave_signals_to_the_main_process
 from groco_cli.data.transforms import Normalisation
 from groco_cli.errors import GrocoError
 from groco_cli.evaluation.ground_truth import Box
@@ -59,7 +59,7 @@ def retrieval_features(
         collate_fn=_by_size,
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=leave_interrupts_to_the_main_process,
+        worker_init_fn=leave_signals_to_the_main_process,
         generator=torch.Generator(),  # as in `pool.worker_loader`
     )
     training = encoder.training

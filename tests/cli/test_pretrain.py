@@ -157,7 +157,9 @@ def test_ctrl_c_leaves_a_usable_checkpoint_and_resume_goes_on_from_it(call_groco
     assert steps == list(range(1, 16))
 
 
-def test_ctrl_c_in_a_terminal_which_reaches_the_workers_too_ends_cleanly(tmp_path, picture_folder):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_reaches_the_workers_too_ends_cleanly(tmp_path, picture_folder, number, code):
+    """Ctrl-C in a terminal, and what `timeout` and service managers send."""
     folder = picture_folder(*(f"{i}.png" for i in range(48)), size=(40, 40))
     run = RunFolder(tmp_path / "run")
     process = subprocess.Popen(
@@ -170,9 +172,9 @@ def test_ctrl_c_in_a_terminal_which_reaches_the_workers_too_ends_cleanly(tmp_pat
         start_new_session=True,
     )
     wait_for_step(run, 2)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == code, said
     assert said.strip().splitlines()[-1].startswith("stopped: after step ")
     assert "Traceback" not in said
 

@@ -74,7 +74,8 @@ def test_a_stopped_run_is_saved_once_and_goes_on_where_it_was(tmp_path):
     run = RunFolder(tmp_path / "run")
     process = start(*TINY, "--processes", "2", "--epochs", "4", "--output", str(run.path))
     wait_for_step(run, 3)
-    process.send_signal(signal.SIGTERM)
+    for number in (*children(process).values(), process.pid):  # as a service manager does: all at once
+        os.kill(number, signal.SIGTERM)
     _, said = process.communicate(timeout=240)
     assert process.returncode == 143, said
     stopped = [line for line in said.splitlines() if line.startswith("stopped: ")]
@@ -116,6 +117,17 @@ def test_a_killed_process_ends_the_run_at_once(tmp_path, rank):
     ]
     assert "Traceback" not in said
     assert all(has_ended(number) for number in ranks.values())
+
+
+def test_a_process_that_is_ended_by_a_signal_of_its_own_is_named(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    process = start(*TINY, "--processes", "2", "--epochs", "500", "--output", str(run.path))
+    wait_for_step(run, 3)
+    os.kill(children(process)[1], signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "error: process 1 was killed (SIGTERM)" in said
+    assert "Traceback" not in said
 
 
 def test_a_launcher_that_is_killed_leaves_no_process_behind(tmp_path):

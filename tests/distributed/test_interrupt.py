@@ -39,3 +39,30 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, number: signal.Signals, c
     assert ended.stdout == "heard\n"
     assert "Traceback" not in ended.stderr
     assert [path.stem for path in run.states] == ["step-000000000"], "nothing was saved of the step"
+
+
+LAUNCHED = """
+import os, signal, sys, time
+from pathlib import Path
+from groco_cli.distributed.interrupt import STOP_FILE, StopRequest
+
+file = Path(sys.argv[1])
+os.environ[STOP_FILE] = str(file)
+with StopRequest() as stop:
+    signal.raise_signal(signal.SIGTERM)
+    if sys.argv[2] == "asked":
+        time.sleep(0.2)
+        file.write_text(str(int(signal.SIGINT)))
+    time.sleep(5)
+print("went on, asked by", stop.signal)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("who", "code", "said"), [("asked", 0, f"went on, asked by {int(signal.SIGINT)}\n"), ("alone", 143, "")]
+)
+def test_a_process_that_was_launched_ends_at_a_signal_unless_its_launcher_got_one_too(tmp_path, who, code, said):
+    program = [sys.executable, "-c", LAUNCHED, str(tmp_path / "stop"), who]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, said, "")
