@@ -176,6 +176,16 @@ def test_length_does_not_count():
     assert knn_classify(bank * longer, of_bank, queries * 1000, truth, (1, 9)) == scores
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e20, 1e37])
+@pytest.mark.parametrize("without_faiss", [False, True])
+def test_features_far_from_one_are_told_apart_as_others(monkeypatch, without_faiss: bool, scale: float):
+    if without_faiss:
+        monkeypatch.setitem(sys.modules, "faiss", None)
+    bank, queries, of_bank, truth = features(30), features(20, seed=1), labels(30, 3), labels(20, 3, seed=1)
+    scores = knn_classify(bank, of_bank, queries, truth, (1, 9))
+    assert knn_classify(bank * scale, of_bank, queries * scale, truth, (1, 9)) == scores
+
+
 @pytest.mark.parametrize("k", [1, 4, 19])
 def test_leave_one_out_finds_the_nearest_others(k: int):
     bank = features(20)
