@@ -33,6 +33,6 @@ def check_same_in_all(encoder: Encoder) -> None:
     first, *others = collectives.from_all((encoder_hash(encoder), encoder.metadata))
     if any(other != first for other in others):
         raise GrocoError(
-            "the checkpoint was replaced while the processes read it: they have different encoders",
+            "the processes have different encoders: was the checkpoint replaced while they read it?",
             "type the same again, or name a checkpoint that stays",
         )

@@ -224,7 +224,7 @@ def test_what_features_are_known_by_is_hashed_by_one(both):
 def test_processes_that_read_different_encoders_tell_so_and_keep_nothing(both, folder):
     for found in both:
         assert found["replaced"] == 6 * [
-            "the checkpoint was replaced while the processes read it: they have different encoders"
+            "the processes have different encoders: was the checkpoint replaced while they read it?"
         ]
     assert not (folder / "replaced").exists()
 
