@@ -12,7 +12,7 @@ def over_processes(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command run in as many processes as its `gpus` and `processes` say, or torchrun or srun started.
 
     Each of them runs all of it, under torch.distributed where they are several; what it prints and writes is for the
-    first one alone (`groco_cli.distributed.collectives.number`). Ctrl-C ends them at once.
+    first one alone (`groco_cli.distributed.collectives.rank`). Ctrl-C ends them at once.
 
     Args:
         command: With the options `device`, `gpus`, `processes` and `workers`; it is given the device that is this

@@ -21,6 +21,7 @@ from groco_cli.distributed import collectives
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.evaluation.feature_file import DTYPES, read_features, write_rows, written_together
 from groco_cli.evaluation.features import evaluation_transform, extract_features, feature_batches
+from groco_cli.evaluation.fingerprint import check_same_in_all, encoder_hash
 from groco_cli.files import check_writable, remove_leftovers
 from groco_cli.models import Encoder
 
@@ -205,9 +206,10 @@ def features_once(
         [n, feature_dim] of that dtype on the CPU, in the order of the source; memory-mapped where it is on disk.
 
     Raises:
-        GrocoError: If a feature is not finite or too large for the dtype, or the folder cannot be written to or has
-            not the room.
+        GrocoError: If a feature is not finite or does not fit the dtype, the processes have different encoders, or the
+            folder cannot be written to or has not the room.
     """
+    check_same_in_all(encoder)
     own = collectives.share_of(len(source))
 
     def rows() -> Iterator[tuple[int, Tensor]]:
@@ -225,7 +227,7 @@ def features_once(
             for row, kept in rows():
                 part[row - own.start : row - own.start + len(kept)] = kept
         return collectives.all_rows(part, len(source), device)
-    with collectives.failing_together():  # to read all weights and look at all files is work for one
+    with collectives.failing_together():  # to look at all files is work for one
         key = "" if collectives.rank() else feature_key(encoder, source, shown, dtype=dtype)
     key = collectives.from_first(key)
     path = folder / f"{key[:_NAME]}.safetensors"
@@ -248,14 +250,16 @@ def features_once(
 
 
 def as_kept(features: Tensor, dtype: str) -> Tensor:
-    """Features in what they are kept in, "fp32" or "fp16".
+    """Features [b, D] in what they are kept in, "fp32" or "fp16".
 
     Raises:
-        GrocoError: If one is too large for it.
+        GrocoError: If one is too large for it, or so small that nothing of it would be left.
     """
     kept = features.to(DTYPES[dtype])
     if not kept.isfinite().all():
         raise GrocoError("a feature is too large for fp16", "type --cache-dtype fp32")
+    if (features.any(dim=1) & ~kept.any(dim=1)).any():
+        raise GrocoError("a feature is too small for fp16", "type --cache-dtype fp32")
     return kept
 
 
@@ -279,13 +283,3 @@ def _remove_leftovers(folder: Path) -> None:
     """Delete what extractions left behind that were killed a day ago or more; younger files may still be written."""
     if collectives.rank() == 0:
         remove_leftovers(folder, like=_TEMPORARY, older=_DAY)
-
-
-def encoder_hash(encoder: Encoder) -> str:
-    """A hash of an encoder's weights and structure."""
-    # How many heads share an attention's width shows neither in timm's text of the module nor in its weights.
-    digest = hashlib.sha256(f"{encoder.backbone} {encoder.metadata.attention_heads}".encode())
-    for name, tensor in encoder.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()

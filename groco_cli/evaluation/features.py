@@ -12,6 +12,7 @@ from groco_cli.data.sources import Source, pick
 from groco_cli.data.transforms import EvaluationTransform, Normalisation
 from groco_cli.distributed import collectives
 from groco_cli.errors import GrocoError
+from groco_cli.evaluation.fingerprint import check_same_in_all
 from groco_cli.models import Encoder, EncoderMetadata
 
 
@@ -52,8 +53,10 @@ def extract_features(
         float32 [n, feature_dim] on the CPU, in the order of the source.
 
     Raises:
-        GrocoError: If an image cannot be decoded, a feature is not finite, or a worker died.
+        GrocoError: If an image cannot be decoded, a feature is not finite, a worker died, or the processes have
+            different encoders.
     """
+    check_same_in_all(encoder)
     own = collectives.share_of(len(source))
     features = torch.full((len(own), encoder.feature_dim), torch.nan)
     batches = feature_batches(

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from groco_cli.errors import UsageError
+from groco_cli.errors import GrocoError, UsageError
 from groco_cli.evaluation.index import IndexOptions
 from groco_cli.evaluation.index.blocks import blocks
 from groco_cli.evaluation.neighbours import Neighbours, find_neighbours
 
 TEMPERATURE = 0.07
 KS = (1, 10, 20)
-_BLOCK = 4096  # queries whose votes are counted together
+_QUERIES, _VOTES = 4096, 2**24  # that are counted together at most
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ def knn_classify(
 
     Args:
         train_features: The bank, [n, D]; need not be normalised.
-        train_labels: int64 [n].
+        train_labels: Whole numbers from 0 on, [n]; not every number need occur.
         test_features: The queries, [q, D].
-        test_labels: int64 [q].
+        test_labels: Likewise, [q].
         ks: Numbers of neighbours.
         temperature: T of the votes' weights exp(cos / T).
         device: Where to search.
@@ -66,11 +66,15 @@ def knn_classify(
 
     Raises:
         UsageError: For a k below 1 or above the size of the bank, or a temperature that is not positive.
-        GrocoError: If the features do not fit together, or are not finite.
+        GrocoError: If features and labels do not fit together, there are none, or a feature is not finite.
     """
+    _check_examples("bank", train_features, train_labels)
+    _check_examples("queries", test_features, test_labels)
     check_votes(ks, temperature, len(train_features))
-    neighbours = find_neighbours(train_features, test_features, max(ks), device=torch.device(device), options=options)
-    return score_neighbours(neighbours, train_labels, test_labels, ks=ks, temperature=temperature)
+    given = train_features, train_labels, test_features, test_labels
+    bank, of_bank, queries, truth = (tensor.detach().cpu() for tensor in given)
+    neighbours = find_neighbours(bank, queries, max(ks), device=torch.device(device), options=options)
+    return score_neighbours(neighbours, of_bank, truth, ks=ks, temperature=temperature)
 
 
 def score_neighbours(
@@ -92,12 +96,13 @@ def score_neighbours(
     """
     scores = {}
     total = len(test_labels)
-    classes = 1 + int(max(train_labels.max(), test_labels.max()))
+    known, labels = _without_gaps(torch.cat([train_labels, test_labels]))
+    of_bank, truth = labels[: len(train_labels)], labels[len(train_labels) :]
     for k in ks:
         ranks = torch.cat(
             [
-                _rank_of_truth(_votes(neighbours, block, train_labels, k, temperature, classes), test_labels[block])
-                for block in blocks(total, _BLOCK)
+                _rank_of_truth(_votes(neighbours, block, of_bank, k, temperature, len(known)), truth[block])
+                for block in _query_blocks(total, len(known))
             ]
         )
         first, among_five = int((ranks == 0).sum()), int((ranks < 5).sum())
@@ -117,13 +122,14 @@ def predict(neighbours: Neighbours, train_labels: Tensor, *, k: int, temperature
     Returns:
         int64 [q].
     """
-    classes = 1 + int(train_labels.max())
-    return torch.cat(
+    known, of_bank = _without_gaps(train_labels)
+    first = torch.cat(
         [
-            _votes(neighbours, block, train_labels, k, temperature, classes).argmax(dim=1)  # of equals, the first
-            for block in blocks(len(neighbours.rows), _BLOCK)
+            _votes(neighbours, block, of_bank, k, temperature, len(known)).argmax(dim=1)  # of equals, the first
+            for block in _query_blocks(len(neighbours.rows), len(known))
         ]
     )
+    return known[first]
 
 
 def check_votes(ks: Sequence[int], temperature: float, bank: int) -> None:
@@ -138,6 +144,37 @@ def check_votes(ks: Sequence[int], temperature: float, bank: int) -> None:
         raise UsageError(f"--k {max(ks)} is more than the {bank} images of the bank", f"type --k {bank} or less")
     if not temperature > 0:
         raise UsageError(f"--temperature {temperature} must be positive", f"type --temperature {TEMPERATURE}")
+
+
+def _check_examples(part: str, features: Tensor, labels: Tensor) -> None:
+    """Check that there are features and as many labels, in the bank or among the queries."""
+    for what, given in (("features", features), ("labels", labels)):
+        if not isinstance(given, Tensor):
+            raise GrocoError(
+                f"the {what} of the {part} are no tensor but {type(given).__name__}", "give a torch.Tensor"
+            )
+    if features.ndim != 2 or not features.numel():
+        raise GrocoError(
+            f"the features of the {part} are of shape {tuple(features.shape)}", "give [images, numbers], none of them 0"
+        )
+    if labels.shape != features.shape[:1]:
+        raise GrocoError(
+            f"the features of the {part} are of shape {tuple(features.shape)}, their labels of {tuple(labels.shape)}",
+            "give each image one label",
+        )
+    if labels.is_floating_point() or labels.is_complex() or labels.min() < 0:
+        raise GrocoError(f"a label of the {part} is no whole number from 0 on", "number the classes 0, 1, 2, …")
+
+
+def _without_gaps(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The classes that occur, in order, and which of them each label is: votes take room for these alone."""
+    found: tuple[Tensor, Tensor] = torch.unique(labels, return_inverse=True)
+    return found
+
+
+def _query_blocks(queries: int, classes: int) -> list[slice]:
+    """The queries, in blocks whose votes take little memory however many classes there are."""
+    return blocks(queries, max(1, min(_QUERIES, _VOTES // classes)))
 
 
 def _votes(

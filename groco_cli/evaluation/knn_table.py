@@ -51,7 +51,13 @@ def knn_report(
     """
     result = results[compared[0].name]
     encoders = [
-        one.record() | {"knn": _scores(results[one.name]), "figure": figure and str(figure)}
+        one.record()
+        | {
+            "knn": _scores(results[one.name]),
+            "backend": results[one.name].backend,
+            "recall": results[one.name].neighbours.recall,
+            "figure": figure and str(figure),
+        }
         for one, figure in zip(compared, figures, strict=True)
     ]
     facts = {
@@ -62,8 +68,6 @@ def knn_report(
         "temperature": temperature if math.isfinite(temperature) else None,
         "device": devices.describe(features.device),
         "cache_dtype": features.cache_dtype,
-        "backend": result.backend,
-        "recall": result.neighbours.recall,
     }
     record = with_record_of_one(facts, encoders)
     if baselines:
@@ -71,7 +75,7 @@ def knn_report(
     if paper is not None:
         record["paper"] = [row.record() for row in paper]
     weights = f"T {temperature}" if math.isfinite(temperature) else "votes unweighted"
-    notes = [f"{weights}; {features}; search by {result.backend}"]
+    notes = _with_search(f"{weights}; {features}", {**baselines, **results})
     if paper:
         notes += [*paper_notes(result, temperature), *recipe_notes(compared)]
     return Report(
@@ -119,6 +123,14 @@ def paper_notes(result: KNNResult, temperature: float) -> list[str]:
             f"not the paper's votes: {f'T {temperature}' if math.isfinite(temperature) else 'unweighted'} here"
         )
     return lines
+
+
+def _with_search(settings: str, results: Mapping[str, KNNResult]) -> list[str]:
+    """What all have in common, and what searched: of each where it differs, as the recall of inexact searches does."""
+    one, *others = {result.backend for result in results.values()}
+    if not others:
+        return [f"{settings}; search by {one}"]
+    return [settings, *(f"{name}: search by {result.backend}" for name, result in results.items())]
 
 
 def _scores(result: KNNResult) -> dict[str, Any]:

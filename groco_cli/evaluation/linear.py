@@ -131,17 +131,21 @@ class LinearScore:
 
 @torch.no_grad()
 def count_correct(heads: LinearHeads, features: Tensor, labels: Tensor) -> Tensor:
-    """For each head, how many images have their class ranked first, and among the first five; int64 [H, 2].
+    """For each head, how many images have their class ranked first, among the first five, and finite logits at all.
 
-    Of classes with equal logits the lower number is ranked first. Each process counts its part, every image once.
+    Of classes with equal logits the lower number is ranked first; where one is not finite, none is. Each process counts
+    its part, every image once.
 
     Args:
         heads: The heads.
         features: [n, D] of all images, on any device.
         labels: int64 [n].
+
+    Returns:
+        int64 [H, 3].
     """
     device = heads.weight.device
-    correct = torch.zeros(len(heads.bias), 2, dtype=torch.int64, device=device)
+    counts = torch.zeros(len(heads.bias), 3, dtype=torch.int64, device=device)
     own = collectives.share_of(len(features))
     for start in range(own.start, own.stop, _BLOCK):
         block = slice(start, min(start + _BLOCK, own.stop))
@@ -150,5 +154,6 @@ def count_correct(heads: LinearHeads, features: Tensor, labels: Tensor) -> Tenso
         of_truth = logits.gather(2, truth.expand(-1, logits.shape[1], 1))
         earlier = (logits == of_truth) & (torch.arange(logits.shape[2], device=device) < truth)
         ranks = ((logits > of_truth) | earlier).sum(dim=2)  # [b, H]
-        correct += torch.stack([(ranks == 0).sum(dim=0), (ranks < 5).sum(dim=0)], dim=1)
-    return collectives.sum_over(correct)
+        finite = logits.isfinite().all(dim=2)  # no NaN is larger than another: all would be ranked first
+        counts += (torch.stack([ranks == 0, ranks < 5, finite], dim=2) & finite[:, :, None]).sum(dim=0)
+    return collectives.sum_over(counts)

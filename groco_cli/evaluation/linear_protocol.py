@@ -59,8 +59,9 @@ class ProbeSettings:
         for rate in self.learning_rates:
             if not (rate > 0 and math.isfinite(rate)):
                 raise UsageError(f"--lr {rate:g} must be positive", "type --lr 0.1")
-        if len(set(self.learning_rates)) < max(1, len(self.learning_rates)):
-            raise UsageError("--lr is given twice with one value", "give each learning rate once")
+        shown = {f"{rate:g}" for rate in self.learning_rates}  # by which tables and the heads' files tell them apart
+        if len(shown) < max(1, len(self.learning_rates)):
+            raise UsageError("--lr is given twice with one value, to six digits", "give each learning rate once")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise UsageError(f"--weight-decay {self.weight_decay:g} is out of range", "type 0 or more")
         check_dtype(self.cache_dtype)
@@ -125,7 +126,7 @@ class LinearProbe:
             The scores after each epoch, a head each, when they are in `history`.
 
         Raises:
-            GrocoError: If a loss is no longer finite, or a picture cannot be decoded.
+            GrocoError: If a loss or a head is no longer finite, or a picture cannot be decoded.
         """
         for epoch in range(len(self.history), self.settings.epochs):
             self.history.append(self._score(self._train(epoch, advance)))
@@ -147,7 +148,11 @@ class LinearProbe:
 
     def _score(self, losses: list[float]) -> list[LinearScore]:
         total = len(self.test_labels)
-        correct = count_correct(self.heads, self.test_features, self.test_labels).tolist()
+        counts = count_correct(self.heads, self.test_features, self.test_labels).tolist()
+        for rate, (_, _, finite) in zip(self.settings.learning_rates, counts, strict=True):
+            if finite < total:  # a loss is computed before its step: of the last one it tells nothing
+                after = f"after epoch {len(self.history) + 1}"
+                raise GrocoError(f"the logits of --lr {rate:g} are not finite {after}", "leave that one out")
         return [
             LinearScore(
                 learning_rate=rate,
@@ -157,7 +162,7 @@ class LinearProbe:
                 correct=first,
                 total=total,
             )
-            for rate, loss, (first, among_five) in zip(self.settings.learning_rates, losses, correct, strict=True)
+            for rate, loss, (first, among_five, _) in zip(self.settings.learning_rates, losses, counts, strict=True)
         ]
 
 

@@ -9,7 +9,7 @@ from groco_cli import console
 from groco_cli.distributed import collectives
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.evaluation.comparison import Compared
-from groco_cli.evaluation.feature_cache import encoder_hash
+from groco_cli.evaluation.fingerprint import encoder_hash
 from groco_cli.evaluation.linear_protocol import ProbeSettings
 from groco_cli.evaluation.linear_state import STATE, ProbeRun, read_run
 

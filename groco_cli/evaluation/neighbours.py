@@ -91,7 +91,8 @@ def find_together(
         return Neighbours(similarities, rows, backend)
     count = min(_RECALLED, total)
     sample = torch.arange(count) * total // count  # evenly
-    recall = _recall(bank, queries, rows, sample, device)
+    memory = (options or IndexOptions()).memory
+    recall = _recall(bank, queries, rows, sample, device, memory)
     return Neighbours(similarities, rows, f"{backend}; recall@{k} {100 * recall:.2f} % ({count:,} queries)", recall)
 
 
@@ -126,11 +127,14 @@ def _search(index: Index, vectors: Tensor, own: Tensor | None, k: int) -> tuple[
     return similarities.gather(1, others), rows.gather(1, others)
 
 
-def _recall(bank: Tensor, queries: Tensor | None, rows: Tensor, sample: Tensor, device: torch.device) -> float:
+def _recall(
+    bank: Tensor, queries: Tensor | None, rows: Tensor, sample: Tensor, device: torch.device, memory: int
+) -> float:
     """Share of the true neighbours of some queries that are among those found, int64 [q, k]."""
     own = collectives.share_of(len(sample))
     sample = sample[own.start : own.stop]
-    exact, vectors = TorchIndex(bank, device=torch.device("cpu")), bank if queries is None else queries
+    exact = TorchIndex(bank, device=torch.device("cpu"), memory=memory)
+    vectors = bank if queries is None else queries
     _, true = _search(exact, vectors[sample], sample if queries is None else None, rows.shape[1])
     found = sum(int(torch.isin(one, other).sum()) for one, other in zip(true, rows[sample], strict=True))
     both = collectives.sum_over(torch.tensor([found, true.numel()], device=device))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from groco_cli.data.sources import FileSource
 from groco_cli.distributed import collectives
 from groco_cli.evaluation.feature_cache import as_kept, features_once
+from groco_cli.evaluation.fingerprint import check_same_in_all
 from groco_cli.evaluation.ground_truth import Box
 from groco_cli.evaluation.index import Products
 from groco_cli.evaluation.index.blocks import blocks
@@ -80,8 +81,10 @@ def evaluate_retrieval(
         advance: Called with the number of pictures done by about all processes, batch by batch.
 
     Raises:
-        GrocoError: If a picture cannot be read, a feature is not finite, or the cache cannot be written to.
+        GrocoError: If a picture cannot be read, a feature is not finite, the processes have different encoders, or the
+            cache cannot be written to.
     """
+    check_same_in_all(encoder)
     features = _Features(
         encoder=encoder,
         data=data.name,

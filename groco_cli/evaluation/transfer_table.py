@@ -52,8 +52,7 @@ def transfer_report(
         paper: Whether to put Table 3 beside them.
     """
     results = by_column(outcomes)
-    scores = [one for of_column in results.values() for one in of_column.values() if isinstance(one, TransferScore)]
-    backend = scores[0].backend if scores else None
+    backend = _backend(outcomes)
     encoders = [
         one.record() | {"classifier": classifier} | _record(results, _column(one.name, classifier))
         for one in compared
@@ -65,7 +64,7 @@ def transfer_report(
         "temperature": temperature if math.isfinite(temperature) else None,
         "device": devices.describe(features.device),
         "cache_dtype": features.cache_dtype,
-        "backend": backend,
+        "backend": backend or None,
         "encoders": encoders,
     }
     lines = [f"{features}; search by {backend or 'nothing'}"]
@@ -185,6 +184,12 @@ def listed(missing: Missing, most: int = 3) -> str:
     """The files that a set lacks, in a few words."""
     more = len(missing.wanted) - most
     return ", ".join(map(str, missing.wanted[:most])) + (f" and {more} more" if more > 0 else "")
+
+
+def _backend(outcomes: Mapping[str, Results]) -> str:
+    """What searched; several where one had to take over, none where no set was searched."""
+    searched = [one for of_encoder in outcomes.values() for one in of_encoder["k-NN"].values()]
+    return "; ".join(dict.fromkeys(one.backend for one in searched if isinstance(one, TransferScore)))
 
 
 def _column(encoder: str, classifier: str) -> str:

@@ -93,6 +93,19 @@ def test_a_feature_too_large_for_half_precision_is_an_error_and_nothing_is_kept(
     assert features_of(files)[0].isfinite().all()
 
 
+def test_a_feature_that_half_precision_would_leave_nothing_of_is_an_error(features_of, encoder, files, tmp_path):
+    with torch.no_grad():
+        encoder.backbone.layer.weight.mul_(1e-9)
+        encoder.backbone.layer.bias.mul_(1e-9)
+    with pytest.raises(GrocoError, match="too small for fp16") as caught:
+        features_of(files, dtype="fp16")
+    assert (caught.value.hint, kept(tmp_path)) == ("type --cache-dtype fp32", [])
+    assert features_of(files)[0].any(dim=1).all()
+    encoder.backbone.layer.weight.data.zero_()
+    encoder.backbone.layer.bias.data.zero_()
+    assert not features_of(files, dtype="fp16")[0].any(), "a zero stays one"
+
+
 def test_without_a_folder_nothing_is_written(features_of, files, tmp_path):
     assert torch.equal(features_of(files, folder=None)[0], features_of(files)[0])
     assert features_of(files, folder=None)[1] == 7

@@ -1,6 +1,7 @@
 """k-NN against a double loop in float64, against scikit-learn, and against cases worked by hand."""
 
 import math
+import re
 import sys
 from collections import Counter
 from dataclasses import astuple
@@ -12,6 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor
 
 from groco_cli.errors import GrocoError, UsageError
+from groco_cli.evaluation import knn
 from groco_cli.evaluation.knn import KS, KNNScore, knn_classify, predict, score_neighbours
 from groco_cli.evaluation.neighbours import find_neighbours
 
@@ -148,11 +150,40 @@ def test_a_class_that_the_bank_lacks_is_never_right(naive_knn):
     assert scores[20].top5 == 0.5
 
 
+def test_labels_may_be_any_numbers_and_take_no_room():
+    """A place for each number up to the largest would be 7 PB."""
+    bank, queries, of_bank, truth = features(30), features(20, seed=1), labels(30, 4), labels(20, 4, seed=1)
+    far = torch.tensor([3, 10**6, 10**12, 10**15])  # in the same order: of equal votes the lower number still wins
+    scores = knn_classify(bank, of_bank, queries, truth, (1, 9), math.inf)
+    assert knn_classify(bank, far[of_bank], queries, far[truth], (1, 9), math.inf) == scores
+    found = find_neighbours(bank, queries, 9, device=CPU)
+    predicted, expected = (predict(found, numbers, k=9, temperature=math.inf) for numbers in (far[of_bank], of_bank))
+    assert torch.equal(predicted, far[expected])
+
+
+@pytest.mark.parametrize("votes", [1, 17])
+def test_few_queries_are_counted_at_once_where_classes_are_many(monkeypatch, votes: int):
+    bank, queries, of_bank, truth = features(30), features(20, seed=1), labels(30, 7), labels(20, 7, seed=1)
+    scores = knn_classify(bank, of_bank, queries, truth, (1, 9))
+    monkeypatch.setattr(knn, "_VOTES", votes)
+    assert knn_classify(bank, of_bank, queries, truth, (1, 9)) == scores
+
+
 def test_length_does_not_count():
     bank, queries, of_bank, truth = features(30), features(20, seed=1), labels(30, 3), labels(20, 3, seed=1)
     longer = features(1, dim=30, seed=2).abs().T
     scores = knn_classify(bank, of_bank, queries, truth, (1, 9))
     assert knn_classify(bank * longer, of_bank, queries * 1000, truth, (1, 9)) == scores
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e20, 1e37])
+@pytest.mark.parametrize("without_faiss", [False, True])
+def test_features_far_from_one_are_told_apart_as_others(monkeypatch, without_faiss: bool, scale: float):
+    if without_faiss:
+        monkeypatch.setitem(sys.modules, "faiss", None)
+    bank, queries, of_bank, truth = features(30), features(20, seed=1), labels(30, 3), labels(20, 3, seed=1)
+    scores = knn_classify(bank, of_bank, queries, truth, (1, 9))
+    assert knn_classify(bank * scale, of_bank, queries * scale, truth, (1, 9)) == scores
 
 
 @pytest.mark.parametrize("k", [1, 4, 19])
@@ -241,6 +272,36 @@ def test_a_feature_that_is_not_finite_is_told(value: float, part: int, name: str
 def test_features_of_different_length_are_told():
     with pytest.raises(GrocoError, match="bank has features of length 6, the queries of 4"):
         knn_classify(features(10), labels(10, 3), features(5, dim=4), labels(5, 3), (1,))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"bank": torch.ones(10)}, "the features of the bank are of shape (10,)"),
+        ({"bank": torch.ones(10, 0)}, "the features of the bank are of shape (10, 0)"),
+        ({"queries": torch.ones(0, 6)}, "the features of the queries are of shape (0, 6)"),
+        ({"queries": np.ones((5, 6))}, "the features of the queries are no tensor but ndarray"),
+        ({"of_bank": list(range(10))}, "the labels of the bank are no tensor but list"),
+        ({"of_bank": labels(9, 3)}, "of the bank are of shape (10, 6), their labels of (9,)"),
+        ({"truth": labels(4, 3)}, "of the queries are of shape (5, 6), their labels of (4,)"),
+        ({"truth": labels(5, 3)[:, None]}, "their labels of (5, 1)"),
+        ({"truth": labels(5, 3) - 1}, "a label of the queries is no whole number from 0 on"),
+        ({"of_bank": labels(10, 3).float()}, "a label of the bank is no whole number from 0 on"),
+    ],
+    ids=["flat", "length 0", "no queries", "numpy", "list", "few labels", "few truths", "column", "negative", "float"],
+)
+def test_features_and_labels_that_do_not_fit_are_told(change: dict[str, object], told: str):
+    good = {"bank": features(10), "of_bank": labels(10, 3), "queries": features(5, seed=1), "truth": labels(5, 3)}
+    with pytest.raises(GrocoError, match=re.escape(told)) as caught:
+        knn_classify(*(good | change).values(), (1,))
+    assert caught.value.hint
+
+
+def test_features_that_are_still_being_learnt_are_taken():
+    bank, queries = features(30).requires_grad_(), features(20, seed=1).requires_grad_()
+    of_bank, truth = labels(30, 4), labels(20, 4, seed=1)
+    expected = knn_classify(features(30), of_bank, features(20, seed=1), truth, (1, 9))
+    assert knn_classify(bank, of_bank.int(), queries, truth.short(), (1, 9)) == expected
 
 
 @pytest.mark.parametrize(

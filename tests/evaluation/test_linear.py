@@ -108,7 +108,7 @@ def test_every_image_is_ranked_once_the_last_block_partial(images: int):
     generator = torch.Generator().manual_seed(2)
     features = torch.randn(images, 3, generator=generator)
     labels = torch.randint(7, (images,), generator=generator)
-    expected = torch.zeros(2, 2, dtype=torch.int64)
+    expected = torch.full((2, 3), images)
     for head in range(2):
         ranking = (features @ heads.weight[head].T).argsort(dim=1, descending=True)
         expected[head, 0] = (ranking[:, 0] == labels).sum()
@@ -120,4 +120,17 @@ def test_of_equal_logits_the_lower_class_is_ranked_first():
     heads = heads_of(1, classes=7)
     heads.weight.zero_()
     features = torch.randn(7, 6)
-    assert count_correct(heads, features, torch.arange(7)).tolist() == [[1, 5]]
+    assert count_correct(heads, features, torch.arange(7)).tolist() == [[1, 5, 7]]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("classes", [3, 7])
+def test_what_is_not_finite_is_never_right(value: float, classes: int):
+    heads = heads_of(3, classes=classes)
+    heads.weight[0] = value
+    heads.bias[1, 2] = value
+    features, labels = torch.ones(50, 6), torch.arange(50) % classes
+    counts = count_correct(heads, features, labels)
+    assert counts[:2].tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert counts[2, 0] == (heads.logits(features)[:, 2].argmax(dim=1) == labels).sum() > 0
+    assert counts[2, 2] == 50

@@ -149,6 +149,14 @@ def test_every_held_out_image_is_scored_once(noise, held_out: int, cached: bool)
     assert (score.top1, score.top5) == (score.correct / held_out, 1.0)
 
 
+def test_a_head_that_diverges_in_its_last_step_is_not_scored(noise):
+    settings = ProbeSettings(epochs=1, batch_size=30, learning_rates=(0.1, 1e40), cached=True)
+    probe = prepared(Dataset("noise", noise(30), noise(9, seed=1)), settings)
+    with pytest.raises(GrocoError, match=r"the logits of --lr 1e\+40 are not finite after epoch 1") as caught:
+        list(probe.run())
+    assert (probe.history, caught.value.hint) == ([], "leave that one out")
+
+
 @pytest.mark.parametrize("cached", [True, False])
 def test_the_encoder_stays_as_it_is(noise, cached: bool):
     encoder = create_encoder(TINY).train()
@@ -227,6 +235,7 @@ def test_what_is_not_as_published_is_said():
         ({"batch_size": 0}, "--batch-size 0"),
         ({"learning_rates": (0.1, -1.0)}, "--lr -1"),
         ({"learning_rates": (0.1, 0.1)}, "--lr is given twice"),
+        ({"learning_rates": (0.1, 0.10000001)}, "--lr is given twice with one value, to six digits"),
         ({"weight_decay": -1.0}, "--weight-decay -1"),
         ({"cache_dtype": "fp8"}, "--cache-dtype fp8"),
     ],

@@ -1,5 +1,6 @@
 """Two processes that score together: the same features, rankings and errors as one alone, odd sizes throughout."""
 
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -8,7 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from groco_cli.data.sources import MemorySource
 from groco_cli.distributed import collectives
@@ -78,7 +79,7 @@ def keys_hashed(folder: str) -> int:
 
 def with_an_error(rank: int) -> str:
     """What is raised where the last part holds a picture whose feature is not finite."""
-    encoder = Encoder(torch.nn.Flatten(), 3 * SIZE**2, TINY)
+    encoder = Encoder(nn.Flatten(), 3 * SIZE**2, TINY)
     encoder.register_forward_hook(lambda module, images, output: output * (torch.nan if rank == 1 else 1))
     source = MemorySource(torch.zeros(3, 3, SIZE, SIZE, dtype=torch.uint8), None, ())
     try:
@@ -90,7 +91,7 @@ def with_an_error(rank: int) -> str:
 
 def cached(folder: str, damaged: bool = False) -> Tensor | str:
     """Features of 5 pictures by way of a cache, or what went wrong; damaged, the last picture's is not finite."""
-    encoder = Encoder(torch.nn.Flatten(), 3 * SIZE**2, TINY)
+    encoder = Encoder(nn.Flatten(), 3 * SIZE**2, TINY)
     if damaged and collectives.rank() == collectives.world_size() - 1:
         encoder.register_forward_hook(lambda module, images, output: output * torch.nan)
     images = torch.randint(256, (5, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
@@ -99,6 +100,26 @@ def cached(folder: str, damaged: bool = False) -> Tensor | str:
         return plain_features(encoder, source, cache=Path(folder), device=CPU, workers=0).clone()
     except GrocoError as error:
         return error.message
+
+
+def as_if_replaced(rank: int, folder: str) -> list[str]:
+    """What is raised where the checkpoint was replaced between the reads of two processes."""
+    images = torch.zeros(4, 3, SIZE, SIZE, dtype=torch.uint8)
+    source = MemorySource(images, None, ())
+    retrained = Encoder(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 2)), 2, TINY)
+    nn.init.constant_(retrained.backbone[1].weight, rank)
+    trained_on = Encoder(nn.Flatten(), 3 * SIZE**2, replace(TINY, epoch=rank))
+    told = []
+    for encoder in (retrained, trained_on):
+        for extract in (
+            lambda shown: extract_features(shown, source, device=CPU, workers=0),
+            lambda shown: plain_features(shown, source, cache=None, device=CPU, workers=0),
+            lambda shown: plain_features(shown, source, cache=Path(folder) / "replaced", device=CPU, workers=0),
+        ):
+            with pytest.raises(GrocoError) as caught:
+                extract(encoder)
+            told.append(caught.value.message)
+    return told
 
 
 def one_of_two(rank: int, folder: str) -> None:
@@ -121,6 +142,7 @@ def one_of_two(rank: int, folder: str) -> None:
         ],
     }
     found["keys hashed"] = keys_hashed(folder)
+    found["replaced"] = as_if_replaced(rank, folder)
     if rank == 0:
         with collectives.alone():
             found["alone"] = features_of(5, [])
@@ -197,6 +219,14 @@ def test_a_bad_picture_of_one_ends_the_search_of_all(both, folder):
 
 def test_what_features_are_known_by_is_hashed_by_one(both):
     assert [found["keys hashed"] for found in both] == [1, 0]
+
+
+def test_processes_that_read_different_encoders_tell_so_and_keep_nothing(both, folder):
+    for found in both:
+        assert found["replaced"] == 6 * [
+            "the processes have different encoders: was the checkpoint replaced while they read it?"
+        ]
+    assert not (folder / "replaced").exists()
 
 
 def test_an_error_of_one_is_raised_in_all(both):

@@ -1,10 +1,13 @@
 """Tables of k-NN, linear probes and retrieval: what stands in which row, the paper's beside what was measured."""
 
 import math
+from pathlib import Path
 
 import torch
 
 from groco_cli.evaluation import knn_table, linear_table, retrieval_table
+from groco_cli.evaluation.comparison import Compared
+from groco_cli.evaluation.extraction import Extraction
 from groco_cli.evaluation.knn import KNNScore
 from groco_cli.evaluation.linear import LinearScore
 from groco_cli.evaluation.neighbours import Neighbours
@@ -13,13 +16,47 @@ from groco_cli.evaluation.protocol import KNNResult
 from groco_cli.evaluation.retrieval import RetrievalScore
 from groco_cli.evaluation.retrieval_protocol import named_protocol
 from groco_cli.evaluation.retrieval_search import RetrievalResult
-from groco_cli.tables import percent, printed
+from groco_cli.models import Encoder, EncoderMetadata
+from groco_cli.tables import Report, percent, printed
 
 
-def knn_result(top1: float, queries: int = 40) -> KNNResult:
+def knn_result(top1: float, queries: int = 40, backend: str = "by hand", recall: float | None = None) -> KNNResult:
     scores = {k: KNNScore(top1, 1.0, round(top1 * queries), queries) for k in (10, 20)}
-    none = Neighbours(torch.empty(0, 1), torch.empty(0, 1, dtype=torch.int64), "by hand")
-    return KNNResult(scores=scores, bank=50, queries=queries, protocol="train/test", backend="by hand", neighbours=none)
+    none = Neighbours(torch.empty(0, 1), torch.empty(0, 1, dtype=torch.int64), backend, recall)
+    return KNNResult(scores=scores, bank=50, queries=queries, protocol="train/test", backend=backend, neighbours=none)
+
+
+def knn_report(results: dict[str, KNNResult], **baselines: KNNResult) -> Report:
+    """Of encoders that were scored so."""
+    encoder = Encoder(torch.nn.Flatten(), 12, EncoderMetadata(arch="pixels"))
+    return knn_table.knn_report(
+        [Compared(name=name, path=Path(name), encoder=encoder) for name in results],
+        results,
+        data="noise",
+        protocol="train/test",
+        temperature=0.07,
+        features=Extraction(device=torch.device("cpu"), workers=0, cache=None, cache_dtype="fp32"),
+        figures=[None] * len(results),
+        baselines=baselines,
+        paper=None,
+    )
+
+
+def test_each_encoder_says_what_searched_and_how_much_it_found():
+    a, b, untrained = (knn_result(0.5, backend=f"ivf, {recall:.0%}", recall=recall) for recall in (0.9, 0.2, 0.3))
+    report = knn_report({"a": a, "b": b}, untrained=untrained)
+    said = [(one["backend"], one["recall"]) for one in report.record["encoders"]]
+    assert said == [("ivf, 90%", 0.9), ("ivf, 20%", 0.2)]
+    assert not {"backend", "recall"} & set(report.record)
+    assert report.notes[1:] == ["untrained: search by ivf, 30%", "a: search by ivf, 90%", "b: search by ivf, 20%"]
+
+
+def test_what_searched_for_all_is_said_once():
+    report = knn_report({"a": knn_result(0.5), "b": knn_result(0.25)}, pixels=knn_result(0.1))
+    (note,) = report.notes
+    assert note.endswith("; search by by hand")
+    alone = knn_report({"a": knn_result(0.5, recall=0.75)}).record
+    assert (alone["backend"], alone["recall"]) == ("by hand", 0.75)
 
 
 def test_encoders_and_the_paper_stand_together_for_each_k():

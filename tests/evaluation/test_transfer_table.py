@@ -3,11 +3,16 @@
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from groco_cli.data.sources.transfer import TRANSFER_SETS, Failed, Missing
 from groco_cli.errors import GrocoError
+from groco_cli.evaluation.comparison import Compared
+from groco_cli.evaluation.extraction import Extraction
 from groco_cli.evaluation.transfer import TransferScore
-from groco_cli.evaluation.transfer_table import TABLE_3, csv_rows, failures, listed, notes, table_rows
+from groco_cli.evaluation.transfer_table import TABLE_3, csv_rows, failures, listed, notes, table_rows, transfer_report
+from groco_cli.models import Encoder, EncoderMetadata
 
 
 def scored(top1: float, mean: float, **more: object) -> TransferScore:
@@ -110,6 +115,29 @@ def test_what_went_wrong_is_told_once_where_it_is_the_same():
     one = {"a": {"dtd": failed("x")}, "b": {"dtd": scored(1, 1)}}
     assert list(failures(one)) == ["dtd, a"]
     assert failures({"a": {"dtd": scored(1, 1), "cars": MISSING}}) == {}
+
+
+def test_all_that_searched_is_said():
+    by_hand, by_torch, linear = scored(1, 1), scored(1, 1, backend="torch"), scored(1, 1, backend="L-BFGS")
+    failed, classified = Failed(name="dtd", error=GrocoError("x")), {"dtd": linear, "pets": linear}
+    outcomes = {
+        "a": {"k-NN": {"dtd": by_hand, "pets": failed}, "linear": classified},
+        "b": {"k-NN": {"dtd": by_hand, "pets": by_torch}, "linear": classified},
+        "c": {"k-NN": {"dtd": failed, "pets": failed}, "linear": classified},
+    }
+    encoder = Encoder(nn.Flatten(), 12, EncoderMetadata(arch="pixels"))
+    for names, recorded, noted in (("abc", "by hand; torch", "by hand; torch"), ("c", None, "nothing")):
+        report = transfer_report(
+            [Compared(name=name, path=Path(name), encoder=encoder) for name in names],
+            {name: outcomes[name] for name in names},
+            root=Path("data"),
+            k=20,
+            temperature=0.07,
+            features=Extraction(device=torch.device("cpu"), workers=0, cache=None, cache_dtype="fp32"),
+            paper=False,
+        )
+        assert report.record["backend"] == recorded
+        assert report.notes[0].endswith(f"search by {noted}")
 
 
 def test_a_spreadsheet_has_a_row_for_each_encoder_and_set():

@@ -7,6 +7,7 @@ from torch import Tensor
 from groco_cli.errors import UsageError
 
 _BLOCK_BYTES = 64 * 2**20  # of features in float32
+_SHORT = 1e-12  # a vector that is shorter is not divided by its length as float32 has it
 
 
 def blocks(total: int, size: int) -> list[slice]:
@@ -27,7 +28,21 @@ def feature_blocks(features: Tensor, most: int | None = None) -> list[slice]:
 
 def unit(features: Tensor) -> Tensor:
     """Features [n, D] of any type at length one, float32; zeros stay zero."""
-    return F.normalize(features.float(), dim=1)
+    vectors = features.float()
+    lengths = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    units: Tensor = vectors / lengths.clamp_min(_SHORT)
+    # Float32 does not hold the square of more than 1.8e19, nor well that of less than 1e-19.
+    lost = ((lengths < _SHORT) | lengths.isinf())[:, 0]
+    if lost.any():
+        units[lost] = _unit_by_largest(features[lost])
+    return units
+
+
+def _unit_by_largest(features: Tensor) -> Tensor:
+    """As `unit`, however long or short they are: each is divided by its largest number first."""
+    wide = features.to(torch.promote_types(features.dtype, torch.float32))
+    largest = wide.abs().amax(dim=1, keepdim=True)
+    return F.normalize((wide / largest.masked_fill(largest == 0, 1)).float(), dim=1)
 
 
 def result_bytes(k: int) -> int:

@@ -1,10 +1,11 @@
 """What makes a search exact: one order of neighbours, whichever library multiplied.
 
-The similarity of two vectors is the inner product of them at length one in float32 (or fp16), summed in float64 and
-rounded to float32. The larger comes first; of equal ones, the one whose row is smaller. Libraries sum in float32, in an
-order of their own, and choose among equal products as it comes. So they are asked for a few more than k; neighbours
-that are nearly as near as another are multiplied again; where more may be as near as the last, more are asked for; and
-where even these do not suffice, the whole bank is gone through again for that query.
+The similarity of two vectors is the inner product of them at length one in float32 (or fp16). The larger comes first;
+of equal ones, the one whose row is smaller. Libraries sum in float32, in an order of their own, and choose among equal
+products as it comes. So they are asked for a few more than k; neighbours that are nearly as near as another are
+multiplied again, and it is these products, summed in float64 and rounded to float32, that are larger or equal; where
+more may be as near as the last, more are asked for; and where even these do not suffice, the whole bank is gone through
+again for that query. A neighbour that no other is nearly as near as keeps the product that the library summed.
 """
 
 from abc import ABC, abstractmethod

@@ -71,7 +71,8 @@ class InvertedIndex:
         bank: Features [n, D], not normalised; FAISS keeps a copy of its own.
         lists: Number of lists; 0 for 4 √n, or fewer where that leaves less than 39 of the bank a list.
         probes: How many lists are searched for each query; 0 for one in 16.
-        memory: What a search may take beside bank, queries and results, bytes.
+        memory: What a search may take beside bank, queries and results, bytes. To make the lists takes 64 vectors a
+            list more.
 
     Attributes:
         backend: What serves, for people: "FAISS IndexIVFFlat, 64 lists, 4 searched, CPU".
@@ -96,11 +97,18 @@ class InvertedIndex:
         self._centres = faiss.IndexFlatIP(dim)
         self._index = faiss.IndexIVFFlat(self._centres, dim, self._lists, faiss.METRIC_INNER_PRODUCT)
         self._index.cp.seed, self._index.cp.min_points_per_centroid = 0, 1
-        sample = torch.randperm(count, generator=torch.Generator().manual_seed(0))[: _POINTS[1] * self._lists]
-        self._index.train(unit(bank[sample]).numpy())
-        for block in feature_blocks(bank):
+        self._index.train(self._sample(bank).numpy())
+        for block in feature_blocks(bank, memory // 8):
             self._index.add(unit(bank[block]).numpy())
         self.backend = f"FAISS IndexIVFFlat, {self._lists:,} lists, {self._probes:,} searched, CPU"
+
+    def _sample(self, bank: Tensor) -> Tensor:
+        """What the centres are found by: unit vectors, float32 [up to 64 a list, D], made block by block."""
+        rows = torch.randperm(len(bank), generator=torch.Generator().manual_seed(0))[: _POINTS[1] * self._lists]
+        sample = torch.empty(len(rows), bank.shape[1])
+        for block in feature_blocks(sample, self._memory // 8):
+            sample[block] = unit(bank[rows[block]])
+        return sample
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """As `ExactIndex.search`, but not always the nearest of all."""

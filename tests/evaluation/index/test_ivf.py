@@ -3,8 +3,11 @@ import pytest
 import torch
 
 from groco_cli.errors import UsageError
-from groco_cli.evaluation.index import IndexOptions, open_index
+from groco_cli.evaluation import neighbours
+from groco_cli.evaluation.index import IndexOptions, faiss_index, open_index
+from groco_cli.evaluation.index.blocks import unit
 from groco_cli.evaluation.index.faiss_index import InvertedIndex
+from groco_cli.evaluation.index.torch_index import TorchIndex
 from groco_cli.evaluation.neighbours import find_neighbours
 
 CPU = torch.device("cpu")
@@ -56,6 +59,32 @@ def test_the_same_lists_are_made_again(vectors):
     first, second = (open_index(bank, 5, options=ivf(20, 2)).search(queries, 5) for _ in range(2))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_lists_made_in_blocks_of_little_memory_are_the_same(vectors, monkeypatch):
+    bank, asked = vectors(1000), vectors(50, seed=1)
+    whole = InvertedIndex(faiss, bank, lists=10, probes=2).search(asked, 5)
+    normalised: list[int] = []
+    monkeypatch.setattr(faiss_index, "unit", lambda vectors: [normalised.append(vectors.nbytes), unit(vectors)][1])
+    monkeypatch.setattr(faiss_index, "_OWN_BYTES", 0)
+    memory = 8 * 24 * 4 * 7  # seven vectors in an eighth of it
+    in_blocks = InvertedIndex(faiss, bank, lists=10, probes=2, memory=memory)
+    assert max(normalised) == memory // 8
+    assert sum(normalised) == (640 + 1000) * 24 * 4, "the sample and the bank, each once"
+    torch.testing.assert_close(in_blocks.search(asked, 5), whole, rtol=0, atol=0)
+
+
+def test_recall_is_measured_within_the_memory(vectors, monkeypatch):
+    given: list[int] = []
+
+    def opened(*arguments: object, memory: int, **options: object) -> TorchIndex:
+        given.append(memory)
+        return TorchIndex(*arguments, memory=memory, **options)
+
+    monkeypatch.setattr(neighbours, "TorchIndex", opened)
+    options = IndexOptions(kind="ivf", lists=4, probes=1, memory=70 * 10**6)
+    assert find_neighbours(vectors(100), vectors(9, seed=1), 3, device=CPU, options=options).recall
+    assert given == [70 * 10**6]
 
 
 @pytest.mark.parametrize(
