@@ -1,5 +1,6 @@
 """Features of pictures of any size, as a retrieval protocol sees them (`groco_cli.evaluation.retrieval_protocol`)."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -105,13 +106,15 @@ def thumbnail(image: Tensor, size: int, box: Box | None = None) -> Tensor:
         uint8 [3, h, w], h and w at most `size`.
 
     Raises:
-        ValueError: If nothing of the picture lies in the box.
+        ValueError: If nothing of the picture lies in the box, or the box is larger than a picture may be.
     """
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     if box is not None:
         left, top, right, bottom = (round(side) for side in box)
         if min(right, picture.width) <= max(left, 0) or min(bottom, picture.height) <= max(top, 0):
             raise ValueError(f"bbx {list(box)} holds nothing of its {picture.width}×{picture.height} pixels")
+        if (right - left) * (bottom - top) > (Image.MAX_IMAGE_PIXELS or math.inf):  # where Pillow's `crop` gives up
+            raise ValueError(f"bbx {list(box)} is larger than any picture may be")
         picture = picture.crop((left, top, right, bottom))
     picture.thumbnail((size, size), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)

@@ -116,6 +116,15 @@ def test_a_box_with_nothing_in_it_is_told(encoder: Encoder, pictures, box):
     assert "left, top, right, bottom" in failed.value.hint
 
 
+@pytest.mark.parametrize("box", [(0, 0, 20000, 20000), (-1e5, -1e5, 1e5, 1e5), (0, 0, 1e300, 1e300), (0, 0, 1e4, 1e4)])
+@pytest.mark.filterwarnings("error")
+def test_a_box_that_no_picture_fills_is_told(encoder: Encoder, pictures, box):
+    with pytest.raises(GrocoError, match=r"query .*0\.png: bbx .* is larger than any picture may be") as failed:
+        extracted(encoder, pictures, [box] * len(pictures))
+    assert failed.value.hint == "correct the ground truth: left, top, right, bottom in pixels"
+    assert len(failed.value.message) < 300
+
+
 def test_each_picture_has_a_feature_of_unit_length(encoder: Encoder, pictures):
     blocks = list(retrieval_features(encoder, pictures, protocol=SMALL, device=CPU, workers=0, batch_size=3))
     assert list(map(len, blocks)) == [3, 3, 1]
