@@ -85,7 +85,11 @@ def load_encoder(path: str | Path, *, method: str = "") -> Encoder:
         # What `groco convert` wrote for another library has that library's names, and says so.
         prefix = "" if _LAYOUT in _values(path, stored) else "encoder."
         state = {k.removeprefix(prefix): file.get_tensor(k) for k in names if k.startswith(prefix)}
-    encoder = create_encoder(_metadata(path, stored))
+    metadata = _metadata(path, stored)
+    try:
+        encoder = create_encoder(metadata)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     if method and method != encoder.metadata.method:
         raise CheckpointError(f"{path} says that it is {encoder.metadata.method}, not {method}", "leave the method out")
     return _fill(encoder, in_names_of(encoder.backbone.state_dict(), state), path, encoder.metadata.arch)

@@ -195,7 +195,7 @@ def _cut_out(release: Release, content: Mapping[Any, Any], state: State) -> Foun
         release,
         encoder,
         tuple(dict.fromkeys([*others, *heads])),
-        epoch + 1 - release.epoch_from if isinstance(epoch, int) else 0,
+        epoch + 1 - release.epoch_from if isinstance(epoch, int) and epoch >= 0 else 0,
     )
 
 
