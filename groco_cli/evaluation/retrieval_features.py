@@ -50,8 +50,8 @@ def retrieval_features(
         Unit features, float32 [≤ batch_size, D] on the CPU, in the order of the paths.
 
     Raises:
-        GrocoError: If a picture cannot be decoded, its box lies outside it, the encoder cannot look at its size, a
-            feature is not finite, or a worker died.
+        GrocoError: If a picture cannot be decoded, its box lies outside it, it is too narrow, the encoder cannot look
+            at its size, a feature is not finite, or a worker died.
     """
     normalisation = Normalisation(mean=encoder.metadata.mean, std=encoder.metadata.std)
     loader = DataLoader(
@@ -73,6 +73,7 @@ def retrieval_features(
                     raise GrocoError(*groups)
                 features = torch.empty(sum(len(places) for places, _ in groups), encoder.feature_dim)
                 for places, pixels in groups:
+                    _check_large_enough(pixels, protocol.scales, encoder, paths[done + places[0]])
                     images = normalisation(pixels.to(device, non_blocking=True).float().div_(255))
                     features[places] = _encode(encoder, images, protocol.scales)
                 _check_finite(features, paths[done : done + len(features)])
@@ -146,10 +147,27 @@ def _resized(images: Tensor, scale: float) -> Tensor:
 
 def _whole_patches(images: Tensor, encoder: Encoder) -> Tensor:
     """Without the rest that no whole patch of a transformer covers: DINO's passes over it, timm's refuses it."""
-    embed = getattr(encoder.backbone, "patch_embed", None)
-    tall, wide = embed.patch_size if isinstance(embed, PatchEmbed) else (1, 1)
+    tall, wide = _patch(encoder)
     height, width = images.shape[-2:]
     return images[..., : height - height % tall, : width - width % wide]
+
+
+def _patch(encoder: Encoder) -> tuple[int, int]:
+    """Height and width of a transformer's patch; a pixel for any other."""
+    embed = getattr(encoder.backbone, "patch_embed", None)
+    tall, wide = embed.patch_size if isinstance(embed, PatchEmbed) else (1, 1)
+    return tall, wide
+
+
+def _check_large_enough(images: Tensor, scales: Sequence[float], encoder: Encoder, path: Path) -> None:
+    """Where nothing is left of a picture at the smallest scale, DINO's script breaks off too."""
+    (tall, wide), (height, width), least = _patch(encoder), images.shape[-2:], min(scales)
+    if int(height * least) < tall or int(width * least) < wide:
+        raise GrocoError(
+            f"{path} is too narrow: at {width}×{height} pixels and scale {least:.4g}, less is left of it than the "
+            f"{wide}×{tall} pixels that {encoder.metadata.arch} needs",
+            "take it out, or have it shown larger: --image-size, --scales",
+        )
 
 
 def _check_finite(features: Tensor, paths: Sequence[Path]) -> None:

@@ -163,8 +163,20 @@ def test_a_transformer_is_shown_pictures_in_their_aspect_down_to_its_last_whole_
 
 def test_a_picture_smaller_than_a_transformers_patch_is_told(picture_folder):
     vit = create_encoder(replace(METADATA, arch="test_vit"))
-    with pytest.raises(GrocoError, match="test_vit cannot look at a picture of 40×9 pixels"):
+    with pytest.raises(
+        GrocoError, match=r"flat\.png is too narrow: at 40×9 pixels .* than the 16×16 .* test_vit needs"
+    ):
         extracted(vit, [picture_folder("flat.png", size=(40, 9)) / "flat.png"])
+
+
+def test_a_picture_of_which_nothing_is_left_at_a_scale_is_told(encoder: Encoder, pictures, picture_folder):
+    narrow = picture_folder("narrow.png", size=(4, 300)) / "narrow.png"  # a thumbnail of 1×48
+    assert extracted(encoder, [*pictures, narrow]).shape[0] == len(pictures) + 1
+    with pytest.raises(GrocoError, match=r"narrow\.png is too narrow: at 1×48 pixels and scale 0\.5, less") as failed:
+        extracted(encoder, [*pictures, narrow], protocol=replace(SMALL, scales=(1.0, 0.5)))
+    assert failed.value.hint == "take it out, or have it shown larger: --image-size, --scales"
+    larger = extracted(encoder, [narrow], protocol=replace(SMALL, image_size=300, scales=(1.0, 0.5)))
+    assert larger.isfinite().all()
 
 
 def test_an_encoder_of_one_fixed_size_is_told(pictures):
