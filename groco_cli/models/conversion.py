@@ -144,7 +144,7 @@ def _load_released(path: Path, content: Mapping[Any, Any], method: str) -> Encod
             *([f"left out: {', '.join(found.left_out)}"] if found.left_out else []),
         ]
     )
-    if release.guessed_from and not method:
+    if release.guessed and not method:
         encoder.doubt = _doubt(path, release)
     return _fill(encoder, architecture.state, path, f"{architecture.title}, recognised as {release.title}")
 
@@ -153,8 +153,8 @@ def _doubt(path: Path, release: Release) -> str:
     """What was concluded from too little, what follows from it, and what to type if it is not so."""
     normalisation = "ImageNet's normalisation" if release.normalised else "no normalisation (mean 0, std 1)"
     return (
-        f"{path} is taken for {release.title}, only because {release.guessed_from}: its images get {normalisation}; "
-        f"if that is wrong, type: groco convert {path} OUT.safetensors --method supervised"
+        f"{path} is taken for {release.title}, {release.guessed}: its images get {normalisation}; "
+        f"if that is wrong, type: groco convert {path} OUT.safetensors --method {release.otherwise}"
     )
 
 
@@ -162,7 +162,7 @@ def _settle(release: Release, method: str) -> Release:
     """The row of the table; plain weights, and what was guessed, taken for what they are said to be."""
     if not method or method == release.method:
         return release
-    if release.method != PLAIN.method and not release.guessed_from:
+    if release.method != PLAIN.method and not release.guessed:
         raise CheckpointError(f"recognised as {release.title}, not {method}", "leave the method out")
     if method not in METHODS:
         raise CheckpointError(f"unknown method {method!r}", f"there are {', '.join(METHODS)}")
