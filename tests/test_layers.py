@@ -14,6 +14,7 @@ LAYERS = [
     "files",
     "devices",
     "console",
+    "figures",
     "distributed",
     "options",
     "tables",

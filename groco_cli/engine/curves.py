@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from groco_cli import console
 from groco_cli.engine.metrics import read_metrics
-from groco_cli.files import atomic_write
+from groco_cli.figures import write_figure
 
 _BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#666666"  # Okabe and Ito: safe for colour-blind eyes
 _SHARE = 0.02  # of the time, at most, goes into drawing while a run is trained
@@ -66,7 +66,7 @@ def draw_curves(metrics: Lines, path: Path, title: str) -> None:
     knn = [line for line in metrics if line["kind"] == "knn"]
     figure = Figure(figsize=(10, 6.4), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(console.printable(title), fontsize=11, parse_math=False)
     loss, similarity, rate, score = figure.subplots(2, 2).flat
     _draw_figures(loss, train, "loss", {"loss": ("", _BLUE)})
     similarities = {
@@ -85,8 +85,7 @@ def draw_curves(metrics: Lines, path: Path, title: str) -> None:
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    write_figure(figure, path)
 
 
 def _draw_figures(axes: Axes, train: Lines, what: str, figures: Mapping[str, tuple[str, str]]) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from groco_cli.data.sources import Source
 from groco_cli.files import atomic_write
+from groco_cli.models.tensor_file import write_tensors
 
 KEY = "groco"  # of the file's metadata
 
@@ -33,8 +33,8 @@ def write_features(path: Path, features: Tensor, source: Source, facts: Mapping[
     """
     names = "\0".join(source.name_of(number) for number in range(len(source)))
     encoded = bytearray(names.encode("utf-8", "surrogateescape"))  # what Python made of a path that is not UTF-8
-    tensors = {"features": features.contiguous(), "names": torch.frombuffer(encoded, dtype=torch.uint8)}
+    tensors = {"features": features, "names": torch.frombuffer(encoded, dtype=torch.uint8)}
     if source.labels is not None:
-        tensors["labels"] = source.labels.contiguous()
+        tensors["labels"] = source.labels
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, {KEY: json.dumps({**facts, "classes": source.classes})})
+        write_tensors(temporary, tensors, {KEY: json.dumps({**facts, "classes": source.classes})})

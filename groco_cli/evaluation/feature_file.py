@@ -1,6 +1,5 @@
 """A safetensors file of features: read where it lies, written by every process together, whole or not there."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,9 +12,9 @@ from torch import Tensor
 from groco_cli.distributed import collectives
 from groco_cli.errors import GrocoError
 from groco_cli.files import atomic_write, cannot_write
+from groco_cli.models.tensor_file import header
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
-_SAFETENSORS = {"fp32": "F32", "fp16": "F16"}
 _NAME, _KEY = "features", "key"
 
 
@@ -50,7 +49,7 @@ def written_together(path: Path, key: str, shape: tuple[int, int], dtype: str) -
     Raises:
         GrocoError: If it cannot be written, or there is no room for it.
     """
-    head = _head(key, shape, dtype)
+    head = header({_NAME: (DTYPES[dtype], shape)}, {_KEY: key})
     with collectives.failing_together(), ExitStack() as open_file:
         temporary = path
         with collectives.failing_together(), _telling_place(path):
@@ -77,18 +76,6 @@ def _check_room(folder: Path, size: int) -> None:
             f"{folder} has room for {free / 1e9:.1f} GB, the features take {size / 1e9:.1f} GB",
             "type --no-cache, or --cache with another place",
         )
-
-
-def _head(key: str, shape: tuple[int, int], dtype: str) -> bytes:
-    """What a safetensors file of one tensor begins with: the length of the JSON behind it, little-endian, and that.
-
-    Written here because safetensors itself wants the whole tensor in memory.
-    """
-    size = shape[0] * shape[1] * DTYPES[dtype].itemsize
-    entry = {"dtype": _SAFETENSORS[dtype], "shape": shape, "data_offsets": [0, size]}
-    text = json.dumps({"__metadata__": {_KEY: key}, _NAME: entry}).encode()
-    text += b" " * (-len(text) % 8)  # rows lie at multiples of eight
-    return len(text).to_bytes(8, "little") + text
 
 
 def write_rows(batches: Iterator[tuple[int, Tensor]], path: Path, start: int) -> None:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
+from groco_cli import console
 from groco_cli.data.sources import Dataset, Source
 from groco_cli.evaluation.neighbours import Neighbours
 
@@ -39,11 +40,13 @@ def draw_neighbours(
     columns = min(most, neighbours.rows.shape[1])
     width, height = (columns + 1.35) * _CELL, len(shown) * (_CELL + _CAPTION) + 0.75
     figure = Figure(figsize=(max(width, 5.0), height), layout=ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.04))
-    figure.suptitle(title, fontsize=10, fontweight="bold", x=0.01, ha="left")
+    heading = console.printable(title)
+    figure.suptitle(heading, fontsize=10, fontweight="bold", x=0.01, ha="left", parse_math=False)
     grid = figure.subplots(len(shown), columns + 2, squeeze=False, width_ratios=[1, 0.25, *[1] * columns])
     for axes, query in zip(grid, shown, strict=True):
         label = _label(asked, query)
-        _draw(axes[0], asked, query, shorten(asked.classes[label], 16, placeholder="…"), "0.15")
+        name = shorten(console.printable(asked.classes[label]), 16, placeholder="…")
+        _draw(axes[0], asked, query, name, "0.15")
         axes[1].set_axis_off()
         found = zip(axes[2:], neighbours.rows[query].tolist(), neighbours.similarities[query].tolist(), strict=False)
         for place, row, similarity in found:
@@ -74,7 +77,7 @@ def _draw(axes: Axes, source: Source, number: int, caption: str, colour: str) ->
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
-    axes.set_xlabel(caption, fontsize=8, color=colour, labelpad=3)
+    axes.set_xlabel(caption, fontsize=8, color=colour, labelpad=3, parse_math=False)
 
 
 def _frame(axes: Axes, colour: str) -> None:

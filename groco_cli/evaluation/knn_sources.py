@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from groco_cli import console
 from groco_cli.data.sources import Dataset, Source, open_dataset, thinned
 from groco_cli.data.sources.labels import aligned
 from groco_cli.errors import GrocoError
@@ -50,13 +51,19 @@ def thin_out(dataset: Dataset, bank_size: int, query_size: int) -> Dataset:
 def check_bank_shows_all(dataset: Dataset) -> None:
     """Check that no query is of a class that the bank has no image of, which could never be right.
 
+    Where nothing is held out, that is the only image of a class. A folder with rare classes has such, so there it is no
+    error, but a warning on stderr.
+
     Args:
         dataset: Labelled.
 
     Raises:
-        GrocoError: If one is.
+        GrocoError: If a held-out query is.
     """
-    if dataset.test is None or dataset.test.labels is None or dataset.train.labels is None:
+    if dataset.test is None:
+        _warn_of_only_ones(dataset.train)
+        return
+    if dataset.test.labels is None or dataset.train.labels is None:
         return
     asked = dataset.test.labels
     absent = asked[~torch.isin(asked, dataset.train.labels)]
@@ -65,6 +72,18 @@ def check_bank_shows_all(dataset: Dataset) -> None:
         raise GrocoError(
             f"{len(absent):,} of {len(asked):,} queries are of {_listed(names)}, which the bank has no image of",
             "take a larger or another bank, or leave those queries out",
+        )
+
+
+def _warn_of_only_ones(source: Source) -> None:
+    """Of classes that have a single image."""
+    if source.labels is None:
+        return
+    once = (torch.bincount(source.labels) == 1).nonzero().flatten()
+    if rare := [source.classes[label] for label in once.tolist()]:
+        console.warn(
+            f"{len(rare):,} of {len(source):,} images can never be classified rightly by all the others: "
+            f"{_listed(rare)} of a single image"
         )
 
 

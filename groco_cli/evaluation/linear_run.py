@@ -6,32 +6,33 @@ from pathlib import Path
 from typing import Any
 
 from groco_cli import console
+from groco_cli.data.sources import Dataset, Source
+from groco_cli.data.sources.base import fingerprint_of
 from groco_cli.distributed import collectives
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.evaluation.comparison import Compared
 from groco_cli.evaluation.fingerprint import encoder_hash
 from groco_cli.evaluation.linear_protocol import ProbeSettings
-from groco_cli.evaluation.linear_state import STATE, ProbeRun, read_run
+from groco_cli.evaluation.linear_state import STATE, DataStamp, ProbeRun, read_run
 
 _OPTIONS = {"learning_rates": "--lr"}  # where an option is not called after its setting
 
 
-def new_run(one: Compared, data: str, settings: Mapping[str, Any]) -> ProbeRun:
+def new_run(one: Compared, data: str, stamp: DataStamp, settings: ProbeSettings) -> ProbeRun:
     """A probe that is begun.
 
     Args:
         one: The encoder.
         data: What `--data` says.
-        settings: Of `ProbeSettings`, those that were given.
-
-    Raises:
-        UsageError: If a setting is out of its range.
+        stamp: What it names.
+        settings: The protocol's.
     """
     return ProbeRun(
         checkpoint=str(one.path),
         encoder=encoder_hash(one.encoder),
         data=data,
-        settings=ProbeSettings(**settings),
+        stamp=stamp,
+        settings=settings,
         processes=collectives.world_size(),
     )
 
@@ -73,6 +74,44 @@ def check_same_encoder(run: ProbeRun, one: Compared) -> None:
     """
     if run.encoder != encoder_hash(one.encoder):
         raise GrocoError(f"--resume: {one.path} has other weights now", "start anew with another --output")
+
+
+def stamp_of(dataset: Dataset) -> DataStamp:
+    """What a data set is known again by; the first process looks at the images, and all are told.
+
+    Args:
+        dataset: Labelled, with a held-out part.
+
+    Raises:
+        GrocoError: If an image's file cannot be read.
+    """
+    assert dataset.test is not None
+    hashes = ("", "")
+    with collectives.failing_together():
+        if collectives.rank() == 0:
+            hashes = _hash_of(dataset.train), _hash_of(dataset.test)
+    train, test = collectives.from_first(hashes)
+    return DataStamp(classes=dataset.train.classes, train=train, test=test)
+
+
+def _hash_of(part: Source) -> str:
+    assert part.labels is not None
+    return fingerprint_of([part.fingerprint().encode(), part.labels.contiguous().numpy().data])
+
+
+def check_same_data(run: ProbeRun, stamp: DataStamp) -> None:
+    """Check that the data are those that a probe was begun with: its scores would else pass for those of others.
+
+    Raises:
+        GrocoError: If they are others.
+    """
+    before, now = asdict(run.stamp), asdict(stamp)
+    parts = {"classes": "classes", "train": "training images", "test": "held-out images"}
+    if changed := [name for part, name in parts.items() if before[part] != now[part]]:
+        raise GrocoError(
+            f"--resume: {run.data} has other {', '.join(changed)} now",
+            "put them back as they were, or start anew with another --output",
+        )
 
 
 def probe_outputs(output: Path | None, names: Sequence[str], *, resume: bool) -> list[str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from groco_cli import __version__
@@ -17,9 +16,25 @@ from groco_cli.evaluation.linear import LinearHeads, LinearScore
 from groco_cli.evaluation.linear_protocol import LinearProbe, ProbeSettings
 from groco_cli.files import atomic_write
 from groco_cli.models import EncoderMetadata
+from groco_cli.models.tensor_file import write_tensors
 
 _KEY = "linprobe"
 STATE = "linprobe.safetensors"  # as `engine.run_folder` has it
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataStamp:
+    """What tells a data set from another of the same name, or from itself once it was changed.
+
+    Args:
+        classes: Their names, in the order of the labels.
+        train: A hash of the training images and their labels.
+        test: The same of those held out.
+    """
+
+    classes: tuple[str, ...]
+    train: str
+    test: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +45,7 @@ class ProbeRun:
         checkpoint: The encoder's file.
         encoder: Its `encoder_hash`.
         data: What `--data` said.
+        stamp: What it named then.
         settings: The protocol's.
         processes: How many it was begun in.
     """
@@ -37,6 +53,7 @@ class ProbeRun:
     checkpoint: str
     encoder: str
     data: str
+    stamp: DataStamp
     settings: ProbeSettings
     processes: int = 1
 
@@ -59,8 +76,9 @@ def read_run(folder: Path) -> ProbeRun:
     try:
         rates = tuple(stored["settings"]["learning_rates"])
         settings = ProbeSettings(**{**stored["settings"], "learning_rates": rates})
+        stamp = DataStamp(**{**stored["stamp"], "classes": tuple(stored["stamp"]["classes"])})
         facts = {key: stored[key] for key in ("checkpoint", "encoder", "data")}
-        return ProbeRun(**facts, settings=settings, processes=stored.get("processes", 1))
+        return ProbeRun(**facts, stamp=stamp, settings=settings, processes=stored.get("processes", 1))
     except (KeyError, TypeError) as error:
         raise _damaged(folder, error) from error
 
@@ -114,9 +132,8 @@ def save_heads(
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    content = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, {_KEY: json.dumps(facts)})
     with atomic_write(path) as temporary:
-        temporary.write_bytes(content)
+        write_tensors(temporary, tensors, {_KEY: json.dumps(facts)})
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -86,15 +86,16 @@ def linear_report(
         record["paper"] = [row.record() for row in paper]
     if paper:
         notes += [*paper_notes(), *recipe_notes(compared)]
+    rows = [*baselines.items(), *((name, probe.scores) for name, probe in probed.items())]
     return Report(
         record=record,
         title=f"Linear probe on {data.name}: {len(data.test):,} images",
-        table=linear_table({**baselines, **{name: probe.scores for name, probe in probed.items()}}, paper or ()),
+        table=linear_table(rows, paper or ()),
         notes=notes,
     )
 
 
-def linear_table(results: Mapping[str, Sequence[LinearScore]], paper: Sequence[PaperRow] = ()) -> Comparison:
+def linear_table(results: Sequence[tuple[str, Sequence[LinearScore]]], paper: Sequence[PaperRow] = ()) -> Comparison:
     """All probes in one group.
 
     Args:
@@ -103,7 +104,7 @@ def linear_table(results: Mapping[str, Sequence[LinearScore]], paper: Sequence[P
     """
     measured: list[list[Cell]] = [
         [name, *_rate_and_loss(score), percent(score.top1), percent(score.top5), score.correct, score.total]
-        for name, scores in results.items()
+        for name, scores in results
         for score in scores
     ]
     return Comparison(columns=_COLUMNS, groups=[measured + [_printed(row) for row in paper if row.linear]])

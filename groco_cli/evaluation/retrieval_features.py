@@ -1,5 +1,6 @@
 """Features of pictures of any size, as a retrieval protocol sees them (`groco_cli.evaluation.retrieval_protocol`)."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,8 @@ def retrieval_features(
         Unit features, float32 [≤ batch_size, D] on the CPU, in the order of the paths.
 
     Raises:
-        GrocoError: If a picture cannot be decoded, its box lies outside it, the encoder cannot look at its size, a
-            feature is not finite, or a worker died.
+        GrocoError: If a picture cannot be decoded, its box lies outside it, it is too narrow, the encoder cannot look
+            at its size, a feature is not finite, or a worker died.
     """
     normalisation = Normalisation(mean=encoder.metadata.mean, std=encoder.metadata.std)
     loader = DataLoader(
@@ -72,6 +73,7 @@ def retrieval_features(
                     raise GrocoError(*groups)
                 features = torch.empty(sum(len(places) for places, _ in groups), encoder.feature_dim)
                 for places, pixels in groups:
+                    _check_large_enough(pixels, protocol.scales, encoder, paths[done + places[0]])
                     images = normalisation(pixels.to(device, non_blocking=True).float().div_(255))
                     features[places] = _encode(encoder, images, protocol.scales)
                 _check_finite(features, paths[done : done + len(features)])
@@ -105,13 +107,15 @@ def thumbnail(image: Tensor, size: int, box: Box | None = None) -> Tensor:
         uint8 [3, h, w], h and w at most `size`.
 
     Raises:
-        ValueError: If nothing of the picture lies in the box.
+        ValueError: If nothing of the picture lies in the box, or the box is larger than a picture may be.
     """
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
     if box is not None:
         left, top, right, bottom = (round(side) for side in box)
         if min(right, picture.width) <= max(left, 0) or min(bottom, picture.height) <= max(top, 0):
             raise ValueError(f"bbx {list(box)} holds nothing of its {picture.width}×{picture.height} pixels")
+        if (right - left) * (bottom - top) > (Image.MAX_IMAGE_PIXELS or math.inf):  # where Pillow's `crop` gives up
+            raise ValueError(f"bbx {list(box)} is larger than any picture may be")
         picture = picture.crop((left, top, right, bottom))
     picture.thumbnail((size, size), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
@@ -143,10 +147,27 @@ def _resized(images: Tensor, scale: float) -> Tensor:
 
 def _whole_patches(images: Tensor, encoder: Encoder) -> Tensor:
     """Without the rest that no whole patch of a transformer covers: DINO's passes over it, timm's refuses it."""
-    embed = getattr(encoder.backbone, "patch_embed", None)
-    tall, wide = embed.patch_size if isinstance(embed, PatchEmbed) else (1, 1)
+    tall, wide = _patch(encoder)
     height, width = images.shape[-2:]
     return images[..., : height - height % tall, : width - width % wide]
+
+
+def _patch(encoder: Encoder) -> tuple[int, int]:
+    """Height and width of a transformer's patch; a pixel for any other."""
+    embed = getattr(encoder.backbone, "patch_embed", None)
+    tall, wide = embed.patch_size if isinstance(embed, PatchEmbed) else (1, 1)
+    return tall, wide
+
+
+def _check_large_enough(images: Tensor, scales: Sequence[float], encoder: Encoder, path: Path) -> None:
+    """Where nothing is left of a picture at the smallest scale, DINO's script breaks off too."""
+    (tall, wide), (height, width), least = _patch(encoder), images.shape[-2:], min(scales)
+    if int(height * least) < tall or int(width * least) < wide:
+        raise GrocoError(
+            f"{path} is too narrow: at {width}×{height} pixels and scale {least:.4g}, less is left of it than the "
+            f"{wide}×{tall} pixels that {encoder.metadata.arch} needs",
+            "take it out, or have it shown larger: --image-size, --scales",
+        )
 
 
 def _check_finite(features: Tensor, paths: Sequence[Path]) -> None:

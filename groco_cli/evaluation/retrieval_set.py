@@ -5,7 +5,7 @@ any other set is a folder of pictures and a ground truth of the same form.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from groco_cli.data.sources.base import IMAGE_ENDINGS
@@ -13,7 +13,7 @@ from groco_cli.errors import GrocoError, UsageError, did_you_mean
 from groco_cli.evaluation.ground_truth import GroundTruth, load_ground_truth
 
 PUBLISHED = ("roxford5k", "rparis6k")
-_NAMED_AT_MOST = 20  # missing files in one line
+_NAMED_AT_MOST = 20  # files in one line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +83,33 @@ def open_images(folder: Path, truth: Path, *, name: str = "") -> RetrievalSet:
     return RetrievalSet(name=name or str(folder), ground_truth=ground_truth, images=images, queries=queries)
 
 
+def with_distractors(data: RetrievalSet, folder: Path) -> RetrievalSet:
+    """A set with all pictures below a folder added to its database.
+
+    Raises:
+        UsageError: If there is no such folder, no picture in it, or one that is in the set already: a right answer
+            would count as a wrong one.
+    """
+    distractors = list_pictures(folder, "--distractors")
+    known = {_identity(path) for path in (*data.images, *data.queries)}
+    again = [str(path.relative_to(folder)) for path in distractors if _identity(path) in known]
+    if again:
+        raise UsageError(
+            f"--distractors {folder}: {len(again):,} of its pictures are in {data.name} already: {_listed(again)}",
+            "give a folder of other pictures",
+        )
+    return replace(data, distractors=distractors)
+
+
+def _identity(path: Path) -> tuple[int, int] | Path:
+    """What a file has in common with itself by another path; the path, where it cannot be asked."""
+    try:
+        status = path.stat()
+    except OSError:
+        return path
+    return status.st_dev, status.st_ino
+
+
 def list_pictures(folder: Path, option: str) -> tuple[Path, ...]:
     """All picture files below a folder, sorted.
 
@@ -120,9 +147,14 @@ def _check_present(files: tuple[Path, ...], folder: Path, truth: Path) -> None:
     missing = [str(path.relative_to(folder)) for path in wanted if not _holds(path.is_file)]
     if not missing:
         return
-    more = len(missing) - _NAMED_AT_MOST
-    listed = ", ".join(missing[:_NAMED_AT_MOST]) + (f" and {more:,} more" if more > 0 else "")
     raise GrocoError(
-        f"{len(missing):,} of the {len(wanted):,} pictures that {truth} names are not in {folder}: {listed}",
-        "'groco -v retrieve …' lists them all" if more > 0 else "put them there, or correct the ground truth",
+        f"{len(missing):,} of the {len(wanted):,} pictures that {truth} names are not in {folder}: {_listed(missing)}",
+        "'groco -v retrieve …' lists them all"
+        if len(missing) > _NAMED_AT_MOST
+        else "put them there, or correct the ground truth",
     ) from FileNotFoundError("\n".join(missing))
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _NAMED_AT_MOST
+    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more:,} more" if more > 0 else "")

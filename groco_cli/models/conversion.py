@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save
 from torch import Tensor
 
 from groco_cli.models.architecture import identify, mismatch
 from groco_cli.models.containers import CheckpointError, is_safetensors, open_safetensors, read_pickled
 from groco_cli.models.encoder import Encoder, EncoderMetadata, create_encoder
 from groco_cli.models.released import METHODS, PLAIN, Release, find_encoder
+from groco_cli.models.tensor_file import write_tensors
 from groco_cli.models.vit_names import in_names_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def save_checkpoint(path: Path, encoder: Encoder, heads: Mapping[str, Mapping[st
     for head, state in heads.items():
         tensors |= {f"{head}.{name}": tensor for name, tensor in state.items()}
     metadata = dataclasses.asdict(encoder.metadata) | {"feature_dim": encoder.feature_dim}
-    _write(path, tensors, metadata)
+    write_tensors(path, tensors, {_KEY: json.dumps(metadata)})
 
 
 def read_metadata(path: Path) -> EncoderMetadata:
@@ -85,7 +85,11 @@ def load_encoder(path: str | Path, *, method: str = "") -> Encoder:
         # What `groco convert` wrote for another library has that library's names, and says so.
         prefix = "" if _LAYOUT in _values(path, stored) else "encoder."
         state = {k.removeprefix(prefix): file.get_tensor(k) for k in names if k.startswith(prefix)}
-    encoder = create_encoder(_metadata(path, stored))
+    metadata = _metadata(path, stored)
+    try:
+        encoder = create_encoder(metadata)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     if method and method != encoder.metadata.method:
         raise CheckpointError(f"{path} says that it is {encoder.metadata.method}, not {method}", "leave the method out")
     return _fill(encoder, in_names_of(encoder.backbone.state_dict(), state), path, encoder.metadata.arch)
@@ -107,7 +111,7 @@ def save_for_library(path: Path, encoder: Encoder, exported: "Exported") -> None
         _LAYOUT: exported.library,
         "build": exported.build,
     }
-    _write(path, exported.state, metadata)
+    write_tensors(path, exported.state, {_KEY: json.dumps(metadata)})
 
 
 def _load_released(path: Path, content: Mapping[Any, Any], method: str) -> Encoder:
@@ -140,7 +144,7 @@ def _load_released(path: Path, content: Mapping[Any, Any], method: str) -> Encod
             *([f"left out: {', '.join(found.left_out)}"] if found.left_out else []),
         ]
     )
-    if release.guessed_from and not method:
+    if release.guessed and not method:
         encoder.doubt = _doubt(path, release)
     return _fill(encoder, architecture.state, path, f"{architecture.title}, recognised as {release.title}")
 
@@ -149,8 +153,8 @@ def _doubt(path: Path, release: Release) -> str:
     """What was concluded from too little, what follows from it, and what to type if it is not so."""
     normalisation = "ImageNet's normalisation" if release.normalised else "no normalisation (mean 0, std 1)"
     return (
-        f"{path} is taken for {release.title}, only because {release.guessed_from}: its images get {normalisation}; "
-        f"if that is wrong, type: groco convert {path} OUT.safetensors --method supervised"
+        f"{path} is taken for {release.title}, {release.guessed}: its images get {normalisation}; "
+        f"if that is wrong, type: groco convert {path} OUT.safetensors --method {release.otherwise}"
     )
 
 
@@ -158,7 +162,7 @@ def _settle(release: Release, method: str) -> Release:
     """The row of the table; plain weights, and what was guessed, taken for what they are said to be."""
     if not method or method == release.method:
         return release
-    if release.method != PLAIN.method and not release.guessed_from:
+    if release.method != PLAIN.method and not release.guessed:
         raise CheckpointError(f"recognised as {release.title}, not {method}", "leave the method out")
     if method not in METHODS:
         raise CheckpointError(f"unknown method {method!r}", f"there are {', '.join(METHODS)}")
@@ -190,12 +194,6 @@ def _fill(encoder: Encoder, state: Mapping[str, Tensor], path: Path, what: str) 
         why = (str(error).splitlines() or [type(error).__name__])[-1].strip()
         raise CheckpointError(f"{path} holds weights that cannot be copied ({why})", "fetch it again") from error
     return encoder.eval()
-
-
-def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    plain = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
-    # Not `save_file`: where the disk is full it raises an error of its own, which is no OSError.
-    path.write_bytes(save(plain, {_KEY: json.dumps(metadata)}))
 
 
 def _metadata(path: Path, stored: dict[str, str]) -> EncoderMetadata:

@@ -1,5 +1,6 @@
 """Encoders: any timm or torchvision backbone, its classifier removed, giving pooled features."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -29,6 +30,9 @@ class EncoderMetadata:
         data: What `--data` it was trained on.
         settings: The run's settings, as TOML.
         groco_version: The version that wrote it.
+
+    Raises:
+        ValueError: If a value is of another type, or out of its range.
     """
 
     arch: str
@@ -43,6 +47,30 @@ class EncoderMetadata:
     data: str = ""
     settings: str = ""
     groco_version: str = ""
+
+    def __post_init__(self) -> None:
+        """Check all values: they may come from a file."""
+        for name in ("arch", "stem", "method", "data", "settings", "groco_version"):
+            self._check(name, isinstance(getattr(self, name), str), "a text")
+        for name, least in {"attention_heads": 0, "image_size": 1, "resize": 1, "epoch": 0}.items():
+            value = getattr(self, name)
+            self._check(name, type(value) is int and value >= least, f"a whole number, {least} or more")
+        for name in ("mean", "std"):
+            self._check(name, _are_three_numbers(getattr(self, name)), "three numbers")
+        self._check("std", min(self.std) > 0, "positive")
+        self._check("resize", self.resize >= self.image_size, f"at least the image_size, {self.image_size}")
+
+    def _check(self, name: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} is {getattr(self, name)!r:.60}, not {wanted}")
+
+
+def _are_three_numbers(values: object) -> bool:
+    return (
+        isinstance(values, tuple)
+        and len(values) == 3
+        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
+    )
 
 
 class Encoder(nn.Module):

@@ -25,10 +25,14 @@ def _anything(content: Mapping[Any, Any], state: State) -> bool:
     return True
 
 
-def _converted_from_tensorflow(content: Mapping[Any, Any], state: State) -> bool:
-    """Nothing but weights, and batch normalisation that never counted a batch: it was not trained in torch."""
+def _never_counted(content: Mapping[Any, Any], state: State) -> bool:
+    """Batch normalisation that never counted a batch: it was not trained in torch, or with frozen BN."""
     counters = [tensor for name, tensor in state.items() if name.endswith("num_batches_tracked")]
-    return len(content) == 1 and bool(counters) and not any(counter.any() for counter in counters)
+    return bool(counters) and not any(counter.any() for counter in counters)
+
+
+def _converted_from_tensorflow(content: Mapping[Any, Any], state: State) -> bool:
+    return len(content) == 1 and _never_counted(content, state)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,8 @@ class Release:
         beside: Beginnings of names, one of which lies among the weights.
         file_has: What lies in the file beside the place.
         told_by: What else the file must be.
-        guessed_from: Where that is no proof, what it is, for people: `--method` may then say otherwise.
+        guessed: Where that is no proof, what it rests on, for people: `--method` may then say otherwise.
+        otherwise: The method that it may well be instead.
         normalised: Whether it was trained on images normalised with ImageNet's mean and standard deviation.
         small_stem: The stem where the first convolution is 3×3.
         epoch_from: The file's number of its first epoch.
@@ -56,7 +61,8 @@ class Release:
     beside: tuple[str, ...] = ()
     file_has: tuple[str, ...] = ()
     told_by: Callable[[Mapping[Any, Any], State], bool] = _anything
-    guessed_from: str = ""
+    guessed: str = ""
+    otherwise: str = ""
     normalised: bool = True
     small_stem: str = "small"
     epoch_from: int = 1
@@ -114,8 +120,17 @@ RELEASES = (
         title="SimCLR, converted",
         beside=("fc.",),
         told_by=_converted_from_tensorflow,
-        guessed_from="its batch normalisation never counted a batch",
+        guessed="only because its batch normalisation never counted a batch",
+        otherwise="supervised",
         normalised=False,
+    ),
+    # The same weights without the "state_dict" around them look like torchvision's, of which there are far more.
+    replace(
+        PLAIN,
+        beside=("fc.",),
+        told_by=_never_counted,
+        guessed="although its batch normalisation, like that of a converted SimCLR, never counted a batch",
+        otherwise="simclr",
     ),
     PLAIN,
     _PLAIN_WITH_PREFIX,
@@ -195,7 +210,7 @@ def _cut_out(release: Release, content: Mapping[Any, Any], state: State) -> Foun
         release,
         encoder,
         tuple(dict.fromkeys([*others, *heads])),
-        epoch + 1 - release.epoch_from if isinstance(epoch, int) else 0,
+        epoch + 1 - release.epoch_from if isinstance(epoch, int) and epoch >= 0 else 0,
     )
 
 

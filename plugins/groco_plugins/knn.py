@@ -10,7 +10,8 @@ import typer
 from groco_cli import console, options, tables
 from groco_cli.distributed.command import over_processes
 from groco_cli.errors import UsageError
-from groco_cli.files import atomic_write, check_picture, check_writable
+from groco_cli.figures import write_figure
+from groco_cli.files import check_picture, check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -207,6 +208,7 @@ def _figures(plot: Path | None, names: list[str]) -> list[Path | None]:
 def _draw(dataset: "Dataset", result: "KNNResult", place: Path) -> None:
     from groco_cli.evaluation.knn_figure import draw_neighbours
 
-    with atomic_write(place) as temporary:
-        draw_neighbours(dataset, result.neighbours, f"Nearest neighbours on {dataset.name}").savefig(temporary, dpi=150)
+    figure = draw_neighbours(dataset, result.neighbours, f"Nearest neighbours on {dataset.name}")
+    if lacking := write_figure(figure, place):
+        console.warn(f"{place}: matplotlib's font lacks {lacking!r}, drawn as boxes")
     console.note(f"figure: {place}")

@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -95,8 +95,8 @@ def linprobe(
     from groco_cli.evaluation import comparison
     from groco_cli.evaluation.extraction import choose_extraction
     from groco_cli.evaluation.feature_cache import choose_cache
-    from groco_cli.evaluation.linear_protocol import check_probe_data
-    from groco_cli.evaluation.linear_run import check_same_encoder, new_run, resumed_run
+    from groco_cli.evaluation.linear_protocol import ProbeSettings, check_probe_data
+    from groco_cli.evaluation.linear_run import check_same_data, check_same_encoder, new_run, resumed_run, stamp_of
     from groco_cli.evaluation.linear_table import linear_report
 
     tables.check_places(csv_file, latex)
@@ -112,19 +112,22 @@ def linprobe(
         "cache_dtype": cache_dtype,
         "seed": seed,
     }
-    given = {name: value for name, value in asked.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     if resume and output is None:
         output = newest_probe().path
     before = resumed_run(output, given, checkpoints or (), data) if resume and output else None
     paths = checkpoints or [Path(before.checkpoint) if before else newest_checkpoint()]
     compared = comparison.read_compared(comparison.named_checkpoints(paths))
     source = before.data if before else comparison.chosen_data(data, compared)
-    runs = [before or new_run(one, source, given) for one in compared]
     if before:
         check_same_encoder(before, compared[0])
-    settings = runs[0].settings
+    settings = before.settings if before else ProbeSettings(**given)
     dataset = open_dataset(source, root)
     check_probe_data(dataset, settings)
+    stamp = stamp_of(dataset)
+    if before:
+        check_same_data(before, stamp)
+    runs = [before or new_run(one, source, stamp, settings) for one in compared]
     rows = comparison.paper_rows(compared, dataset, "linear probe") if paper else None
     folders = _folders(output, compared, resume)
 

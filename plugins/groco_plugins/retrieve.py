@@ -171,7 +171,7 @@ def _open(
     distractors: Path | None,
 ) -> "RetrievalSet":
     """The set that the options name."""
-    from groco_cli.evaluation.retrieval_set import list_pictures, open_images, open_published
+    from groco_cli.evaluation.retrieval_set import open_images, open_published, with_distractors
 
     if dataset and (images or ground_truth):
         raise UsageError(f"--dataset {dataset} has its own pictures", "leave out --images and --ground-truth")
@@ -183,4 +183,4 @@ def _open(
         raise UsageError("--images and --ground-truth belong together", "give both")
     else:
         raise UsageError("nothing to search in", "type --dataset roxford5k, or give --images and --ground-truth")
-    return replace(data, distractors=list_pictures(distractors, "--distractors")) if distractors else data
+    return with_distractors(data, distractors) if distractors else data

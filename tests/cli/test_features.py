@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,17 @@ def test_what_is_there_is_not_overwritten_unless_forced(features):
     assert Path("features-test.safetensors").read_text() == "mine"
     assert features("--force").returncode == 0
     assert len(load_file("features-test.safetensors")["features"]) == 2
+
+
+def test_a_full_disk_is_told_in_a_line_and_nothing_is_left(features):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        failed = features("--no-cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert failed.stderr.splitlines()[-1] == (
+        "error: cannot write features-train.safetensors: File too large; choose another place or make room there"
+    )
+    assert list(Path().iterdir()) == []

@@ -147,6 +147,23 @@ def test_a_probe_is_not_mixed_with_another(probe, checkpoint, tmp_path):
     assert "has other weights now" in probe("--resume", "-o", out).stderr
 
 
+def test_old_scores_are_not_shown_for_data_that_changed(probe, picture_folder, tmp_path):
+    names = [f"{part}/{kind}/{i}.png" for part in ("train", "val") for kind in ("cat", "dog") for i in range(3)]
+    folder, out = picture_folder(*names), str(tmp_path / "probe")
+    begun = probe("--data", str(folder), "--cached", "--epochs", "1", "--batch-size", "6", "-o", out)
+    assert begun.returncode == 0, begun.stderr
+    assert probe("--resume", "-o", out).stdout == begun.stdout
+    (folder / "val/cat/0.png").unlink()
+    for part in ("train", "val"):
+        (folder / part / "cat").rename(folder / part / "zebra")
+    refused = probe("--resume", "-o", out)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.splitlines()[-1] == (
+        f"error: --resume: {folder} has other classes, training images, held-out images now; "
+        "put them back as they were, or start anew with another --output"
+    )
+
+
 def test_several_checkpoints_are_probed_and_compared(probe, checkpoint, tmp_path):
     other = tmp_path / "other.safetensors"
     other.write_bytes(checkpoint.read_bytes())

@@ -28,6 +28,11 @@ def test_whatever_there_is_of_a_run_makes_a_picture(tmp_path, steps, scores):
     assert Image.open(tmp_path / "plots/curves.png").size == (1500, 960)
 
 
+def test_a_title_that_looks_like_a_formula_is_drawn_as_it_stands(tmp_path):
+    draw_curves(lines(2), tmp_path / "curves.png", "cifar10: resnet18 on $x_{$/f\udce9")
+    assert Image.open(tmp_path / "curves.png").size == (1500, 960)
+
+
 @pytest.fixture
 def clock(monkeypatch) -> SimpleNamespace:
     """A clock that a drawing moves on by its `cost`, and whose drawings are counted."""

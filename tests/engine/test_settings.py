@@ -58,6 +58,24 @@ def assert_matches(pattern: str, error: UsageError) -> None:
         assert part in line
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("mean = [0.5, 0.5]", "mean = [0.485, 0.456, 0.406]"),
+        ("mean = [0.5, nan, 0.5]", "mean = [0.485, 0.456, 0.406]"),
+        ("std = [0.5, 0.0, 0.5]", "std = [0.229, 0.224, 0.225]"),
+        ("std = [inf, 0.5, 0.5]", "std = [0.229, 0.224, 0.225]"),
+    ],
+)
+def test_a_normalisation_that_is_none_is_refused(tmp_path, text, hint):
+    file = tmp_path / "some.toml"
+    file.write_text(f"[views]\n{text}\n")
+    with pytest.raises(UsageError) as caught:
+        resolve("digits", file, {})
+    assert caught.value.message == f"[views] {text} is out of range"
+    assert caught.value.hint == f"write it like {hint}"
+
+
 def test_options_override_the_file_which_overrides_the_recipe(tmp_path):
     file = tmp_path / "some.toml"
     file.write_text('recipe = "digits"\n[optim]\nepochs = 7\nbatch_size = 64\n')

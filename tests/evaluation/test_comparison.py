@@ -70,7 +70,7 @@ def test_baselines_are_shared_by_encoders_of_a_kind():
     assert list(alike) == ["untrained", "pixels"]
     unlike = baselines([compared("a"), compared("b", replace(SMALL, arch="resnet10t"))])
     assert list(unlike) == ["untrained, as for a", "untrained, as for b", "pixels"]
-    large = baselines([compared("a", replace(SMALL, image_size=64)), compared("b")])
+    large = baselines([compared("a", replace(SMALL, image_size=64, resize=64)), compared("b")])
     assert list(large) == ["untrained, as for a", "untrained, as for b", "pixels, 32×32, as for a", "pixels, as for b"]
     assert [encoder.metadata.arch for encoder in unlike.values()] == ["test_resnet", "resnet10t", "pixels"]
 

@@ -1,6 +1,7 @@
 """The picture of queries and neighbours: what stands where, framed how, and whose pictures they are."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from groco_cli.data.sources import Dataset, FileSource
 from groco_cli.evaluation.knn_figure import RIGHT, WRONG, draw_neighbours, spread
 from groco_cli.evaluation.neighbours import Neighbours
+from groco_cli.figures import write_figure
 
 
 @pytest.fixture
@@ -58,6 +60,16 @@ def test_queries_are_taken_evenly_from_all_of_them():
         chosen = spread(total, 7)
         assert len(set(chosen)) == min(total, 7)
         assert all(0 <= number < total for number in chosen)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_names_are_drawn_as_they_stand_whatever_is_in_them(dataset, neighbours, tmp_path):
+    names = ("ümläut $x_{$ y", "f\udce9", "$a$")
+    asked = Dataset("noise", replace(dataset.train, classes=names), replace(dataset.test, classes=names))
+    figure = draw_neighbours(asked, neighbours, "on $\\nosuch$ f\udce9", queries=3)
+    assert write_figure(figure, tmp_path / "x.png") == ""
+    assert [row[0].get_xlabel() for row in rows_of(figure, 5)] == ["f?", "ümläut $x_{$ y", "$a$"]
+    assert figure.get_suptitle() == r"on $\nosuch$ f?"
 
 
 def test_large_and_oblong_pictures_are_shrunk_and_keep_their_shape(picture_folder):

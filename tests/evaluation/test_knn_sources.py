@@ -69,6 +69,20 @@ def test_a_class_without_an_image_in_the_bank_is_told(noise):
         check_bank_shows_all(replace(dataset, train=only))
 
 
+def test_leave_one_out_warns_of_classes_of_a_single_image(noise, capsys):
+    dataset = Dataset("noise", noise(9), None)
+    check_bank_shows_all(dataset)
+    assert capsys.readouterr().err == ""
+    labels = torch.tensor([0, 0, 0, 1, 2, 2, 2, 2, 2])
+    check_bank_shows_all(replace(dataset, train=replace(dataset.train, labels=labels)))
+    assert capsys.readouterr().err == (
+        "warning: 1 of 9 images can never be classified rightly by all the others: class b of a single image\n"
+    )
+    check_bank_shows_all(thin_out(dataset, 2, 0))
+    assert "2 of 2 images can never be" in (told := capsys.readouterr().err)
+    assert told.endswith("2 classes (a, b) of a single image\n")
+
+
 def test_a_part_of_a_folder_shows_all_of_its_classes(picture_folder):
     names = [f"{part}/{kind}/{i}.png" for part in ("train", "val") for kind in ("cat", "dog", "emu") for i in range(4)]
     dataset = open_bank_and_queries(folder := str(picture_folder(*names)), folder, ROOT)

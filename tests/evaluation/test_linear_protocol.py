@@ -19,12 +19,13 @@ from groco_cli.data.sources import Dataset, FileSource, MemorySource, first, ope
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.evaluation.linear_features import AugmentedFeatures, CachedFeatures
 from groco_cli.evaluation.linear_protocol import LinearProbe, ProbeSettings, prepare_probe
-from groco_cli.evaluation.linear_state import ProbeRun, load_state, read_run, save_heads, save_state
+from groco_cli.evaluation.linear_state import DataStamp, ProbeRun, load_state, read_run, save_heads, save_state
 from groco_cli.evaluation.protocol import untrained
 from groco_cli.models import Encoder, EncoderMetadata, create_encoder
 
 CPU = torch.device("cpu")
 TINY = EncoderMetadata(arch="test_resnet", image_size=32, resize=32)
+STAMP = DataStamp(classes=("a", "b", "c"), train="t", test="h")
 PLAIN = EncoderMetadata(arch="mean", image_size=8, resize=8, mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
@@ -172,7 +173,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(noise, tmp_path: Path, cached:
     settings = ProbeSettings(epochs=4, batch_size=12, learning_rates=(0.1, 30.0), cached=cached)
     whole = prepared(dataset, settings)
     list(whole.run())
-    run = ProbeRun(checkpoint="x", encoder="y", data="noise", settings=settings)
+    run = ProbeRun(checkpoint="x", encoder="y", data="noise", stamp=STAMP, settings=settings)
     for epochs in (1, 2, 1):  # stopped after epoch 1 and after epoch 3
         probe = prepared(dataset, read_run(tmp_path).settings if epochs == 2 else settings)
         if (tmp_path / "linprobe.safetensors").exists():
@@ -194,7 +195,7 @@ def test_a_damaged_state_is_refused_and_a_missing_one_told(noise, tmp_path: Path
     probe = prepared(dataset, settings)
     with pytest.raises(UsageError, match="holds no linear probe"):
         load_state(tmp_path, probe)
-    save_state(tmp_path, ProbeRun(checkpoint="", encoder="", data="", settings=settings), probe)
+    save_state(tmp_path, ProbeRun(checkpoint="", encoder="", data="", stamp=STAMP, settings=settings), probe)
     path = tmp_path / "linprobe.safetensors"
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(GrocoError, match="is damaged"):
@@ -206,7 +207,7 @@ def test_saved_heads_are_torchs_linear_layers(noise, tmp_path: Path):
     settings = ProbeSettings(epochs=1, batch_size=12, cached=True, learning_rates=(0.1, 0.25))
     probe = prepared(dataset, settings)
     list(probe.run())
-    run = ProbeRun(checkpoint="a.safetensors", encoder="hash", data="noise", settings=settings)
+    run = ProbeRun(checkpoint="a.safetensors", encoder="hash", data="noise", stamp=STAMP, settings=settings)
     paths = save_heads(tmp_path, run, probe, ("a", "b", "c"), TINY)
     assert [path.name for path in paths] == ["head-lr0.1.safetensors", "head-lr0.25.safetensors"]
     layer = nn.Linear(probe.heads.weight.shape[2], 3)

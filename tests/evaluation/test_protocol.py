@@ -272,6 +272,7 @@ def test_large_pictures_are_shrunk_before_their_pixels_are_compared(noise):
 def test_pixels_shrunk_from_two_sizes_are_kept_apart(noise):
     source = noise(3)
     keys = {
-        feature_key(pixels(replace(SMALL, image_size=side)), source, {"side": side}, dtype="fp32") for side in (48, 64)
+        feature_key(pixels(replace(SMALL, image_size=side, resize=side)), source, {"side": side}, dtype="fp32")
+        for side in (48, 64)
     }
     assert len(keys) == 2

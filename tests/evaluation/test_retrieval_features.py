@@ -116,6 +116,15 @@ def test_a_box_with_nothing_in_it_is_told(encoder: Encoder, pictures, box):
     assert "left, top, right, bottom" in failed.value.hint
 
 
+@pytest.mark.parametrize("box", [(0, 0, 20000, 20000), (-1e5, -1e5, 1e5, 1e5), (0, 0, 1e300, 1e300), (0, 0, 1e4, 1e4)])
+@pytest.mark.filterwarnings("error")
+def test_a_box_that_no_picture_fills_is_told(encoder: Encoder, pictures, box):
+    with pytest.raises(GrocoError, match=r"query .*0\.png: bbx .* is larger than any picture may be") as failed:
+        extracted(encoder, pictures, [box] * len(pictures))
+    assert failed.value.hint == "correct the ground truth: left, top, right, bottom in pixels"
+    assert len(failed.value.message) < 300
+
+
 def test_each_picture_has_a_feature_of_unit_length(encoder: Encoder, pictures):
     blocks = list(retrieval_features(encoder, pictures, protocol=SMALL, device=CPU, workers=0, batch_size=3))
     assert list(map(len, blocks)) == [3, 3, 1]
@@ -154,8 +163,20 @@ def test_a_transformer_is_shown_pictures_in_their_aspect_down_to_its_last_whole_
 
 def test_a_picture_smaller_than_a_transformers_patch_is_told(picture_folder):
     vit = create_encoder(replace(METADATA, arch="test_vit"))
-    with pytest.raises(GrocoError, match="test_vit cannot look at a picture of 40×9 pixels"):
+    with pytest.raises(
+        GrocoError, match=r"flat\.png is too narrow: at 40×9 pixels .* than the 16×16 .* test_vit needs"
+    ):
         extracted(vit, [picture_folder("flat.png", size=(40, 9)) / "flat.png"])
+
+
+def test_a_picture_of_which_nothing_is_left_at_a_scale_is_told(encoder: Encoder, pictures, picture_folder):
+    narrow = picture_folder("narrow.png", size=(4, 300)) / "narrow.png"  # a thumbnail of 1×48
+    assert extracted(encoder, [*pictures, narrow]).shape[0] == len(pictures) + 1
+    with pytest.raises(GrocoError, match=r"narrow\.png is too narrow: at 1×48 pixels and scale 0\.5, less") as failed:
+        extracted(encoder, [*pictures, narrow], protocol=replace(SMALL, scales=(1.0, 0.5)))
+    assert failed.value.hint == "take it out, or have it shown larger: --image-size, --scales"
+    larger = extracted(encoder, [narrow], protocol=replace(SMALL, image_size=300, scales=(1.0, 0.5)))
+    assert larger.isfinite().all()
 
 
 def test_an_encoder_of_one_fixed_size_is_told(pictures):

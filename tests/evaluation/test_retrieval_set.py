@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from groco_cli.errors import GrocoError, UsageError
-from groco_cli.evaluation.retrieval_set import list_pictures, open_images, open_published
+from groco_cli.evaluation.retrieval_set import list_pictures, open_images, open_published, with_distractors
 
 
 @pytest.fixture
@@ -87,6 +87,23 @@ def test_an_unknown_set_and_an_absent_folder_are_told(tmp_path: Path, write_trut
     assert "'roxford5k'" in failed.value.hint
     with pytest.raises(UsageError, match="no such folder"):
         open_images(tmp_path / "none", write_truth(["a"], ["q"]))
+
+
+def test_distractors_may_not_be_the_sets_own_pictures_by_whatever_path(picture_folder, write_truth, tmp_path: Path):
+    folder = picture_folder("a.jpg", "b.jpg", "q.jpg")
+    data = open_images(folder, write_truth(["a", "b"], ["q"]))
+    others = tmp_path / "others"
+    shutil.copytree(folder, others)  # equal pictures are other files
+    assert with_distractors(data, others).distractors == tuple(others / f"{name}.jpg" for name in "abq")
+    with pytest.raises(UsageError, match=r"3 of its pictures are in .*pictures already: a\.jpg, b\.jpg, q\.jpg$"):
+        with_distractors(data, folder / "../pictures")
+    (others / "linked.jpg").symlink_to(folder / "b.jpg")
+    (others / "broken.jpg").symlink_to("nowhere")
+    with pytest.raises(
+        UsageError, match=r"--distractors .*others: 1 of its pictures .* already: linked\.jpg$"
+    ) as failed:
+        with_distractors(data, others)
+    assert failed.value.hint == "give a folder of other pictures"
 
 
 def test_pictures_below_a_folder_are_listed_in_order(picture_folder, tmp_path: Path):

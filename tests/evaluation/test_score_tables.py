@@ -5,14 +5,16 @@ from pathlib import Path
 
 import torch
 
+from groco_cli.data.sources import Dataset
 from groco_cli.evaluation import knn_table, linear_table, retrieval_table
 from groco_cli.evaluation.comparison import Compared
 from groco_cli.evaluation.extraction import Extraction
 from groco_cli.evaluation.knn import KNNScore
 from groco_cli.evaluation.linear import LinearScore
+from groco_cli.evaluation.linear_protocol import ProbeSettings
 from groco_cli.evaluation.neighbours import Neighbours
 from groco_cli.evaluation.paper import ROWS
-from groco_cli.evaluation.protocol import KNNResult
+from groco_cli.evaluation.protocol import KNNResult, pixels
 from groco_cli.evaluation.retrieval import RetrievalScore
 from groco_cli.evaluation.retrieval_protocol import named_protocol
 from groco_cli.evaluation.retrieval_search import RetrievalResult
@@ -79,13 +81,31 @@ def test_it_is_said_in_what_a_measurement_differs_from_the_papers():
 
 def test_a_probe_has_a_row_for_each_learning_rate():
     scores = [LinearScore(learning_rate=lr, train_loss=2.0, top1=0.5, top5=0.75, correct=2, total=4) for lr in (0.1, 1)]
-    (rows,) = linear_table.linear_table({"a": scores}, ROWS).groups
+    (rows,) = linear_table.linear_table([("a", scores)], ROWS).groups
     assert [row[1].text for row in rows[:2]] == ["0.1", "1"]
     assert rows[0][3:] == [percent(0.5), percent(0.75), 2, 4]
     by_title = {row[0]: row[3:5] for row in rows[2:]}
     assert by_title["paper: BYOL†, 2×224, 400 ep"] == [printed("73.2"), None]
     assert by_title["paper: GroCo, 2×224, 100 ep"] == [printed("69.2"), printed("88.4")]
     assert "paper: SwAV, 2×224, 400 ep" not in by_title  # k-NN alone
+
+
+def test_an_encoder_that_is_called_like_a_baseline_has_a_row_of_its_own(noise):
+    def score(correct: int) -> list[LinearScore]:
+        share = correct / 4
+        return [LinearScore(learning_rate=0.1, train_loss=2.0, top1=share, top5=1.0, correct=correct, total=4)]
+
+    encoder = pixels(EncoderMetadata(arch="resnet18", image_size=8, resize=8))
+    report = linear_table.linear_report(
+        [Compared(name="untrained", path=Path("untrained.safetensors"), encoder=encoder)],
+        {"untrained": linear_table.Probed(scores=score(3), folder=Path("probe"), heads=[Path("head")])},
+        data=Dataset("noise", noise(9), noise(4)),
+        settings=ProbeSettings(),
+        device=torch.device("cpu"),
+        baselines={"untrained": score(1)},
+        paper=None,
+    )
+    assert [(row[0], row[5]) for row in report.table.groups[0]] == [("untrained", 1), ("untrained", 3)]
 
 
 def test_retrieval_has_the_papers_medium_and_hard():

@@ -124,6 +124,38 @@ def test_damaged_metadata_are_told(path: Path, rewrite, value: str):
         load_encoder(path)
 
 
+DAMAGED = [
+    ({"image_size": "x"}, "image_size is 'x', not a whole number, 1 or more"),
+    ({"image_size": 32.5}, "image_size is 32.5, not a whole number"),
+    ({"image_size": True}, "image_size is True, not a whole number"),
+    ({"resize": -3}, "resize is -3, not a whole number, 1 or more"),
+    ({"resize": 16}, "resize is 16, not at least the image_size, 32"),
+    ({"epoch": "many"}, "epoch is 'many', not a whole number, 0 or more"),
+    ({"attention_heads": "a"}, "attention_heads is 'a', not a whole number, 0 or more"),
+    ({"arch": 5}, "arch is 5, not a text"),
+    ({"stem": []}, r"stem is \(\), not a text"),
+    ({"data": 3}, "data is 3, not a text"),
+    ({"settings": None}, "settings is None, not a text"),
+    ({"mean": [0.5, 0.5]}, r"mean is \(0.5, 0.5\), not three numbers"),
+    ({"mean": "abc"}, "mean is 'abc', not three numbers"),
+    ({"mean": [None, 1, 2]}, r"mean is \(None, 1, 2\), not three numbers"),
+    ({"std": None}, "std is None, not three numbers"),
+    ({"std": [1, 1, float("nan")]}, r"std is \(1, 1, nan\), not three numbers"),
+    ({"std": [0.5, 0, 0.5]}, r"std is \(0.5, 0, 0.5\), not positive"),
+    ({"data": ["x" * 9000]}, "data is .{60}, not a text"),
+]
+
+
+@pytest.mark.parametrize(("change", "told"), DAMAGED, ids=[str(change)[:40] for change, _ in DAMAGED])
+def test_a_value_that_cannot_be_is_told_by_file_and_name(path: Path, rewrite, change: dict[str, object], told: str):
+    values = {"arch": "test_resnet", "image_size": 32, "resize": 36}
+    rewrite(metadata={"groco": json.dumps(values | change)})
+    for read in (load_encoder, read_metadata):
+        with pytest.raises(ValueError, match=rf"latest\.safetensors has damaged metadata \({told}") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+
 def test_grocos_own_is_not_recognised_but_known(path: Path):
     assert load_encoder(path).recognised == ""
     assert load_encoder(path, method="untrained").metadata.method == "untrained"
@@ -133,7 +165,7 @@ def test_grocos_own_is_not_recognised_but_known(path: Path):
 
 def test_an_architecture_that_is_no_more_is_told(path: Path, rewrite):
     rewrite(metadata={"groco": json.dumps({"arch": "gone_by_then"})})
-    with pytest.raises(ValueError, match="unknown architecture 'gone_by_then'"):
+    with pytest.raises(ValueError, match=r"latest\.safetensors: unknown architecture 'gone_by_then'"):
         load_encoder(path)
 
 

@@ -20,6 +20,7 @@ from support.releases import (
     TRAINED,
     barlow_twins,
     barlow_twins_flat,
+    byol,
     dino,
     groco,
     lightly,
@@ -31,6 +32,7 @@ from support.releases import (
     simclr,
     simsiam,
     solo_learn,
+    supervised,
     swav,
     vicreg,
 )
@@ -210,10 +212,36 @@ def test_what_was_guessed_is_said_and_may_be_said_otherwise(tmp_path: Path, resn
         load_encoder(tmp_path / "x.pth", method="supervized")
 
 
+def test_simclrs_weights_without_what_was_around_them_are_doubted(tmp_path: Path, resnet, same_features):
+    """They are laid out just as torchvision's, which are read as they ever were."""
+    reference = resnet(18)
+    for content in (simclr(reference.state_dict(), {})[0]["state_dict"], supervised(reference.state_dict(), {})[0]):
+        torch.save(content, tmp_path / "x.pth")
+        found = load_encoder(tmp_path / "x.pth")
+        same_features(found, reference)
+        assert (found.metadata.method, found.metadata.mean) == ("unknown", IMAGENET[0])
+        for said in (
+            "taken for plain weights",
+            "never counted a batch",
+            "ImageNet's",
+            "x.pth OUT.safetensors --method",
+        ):
+            assert said in found.doubt
+        assert found.doubt.endswith("--method simclr")
+        assert "\n" not in found.doubt
+    told = load_encoder(tmp_path / "x.pth", method="simclr")
+    assert (told.metadata.method, told.metadata.mean, told.metadata.std) == ("simclr", (0, 0, 0), (1, 1, 1))
+    assert told.doubt == load_encoder(tmp_path / "x.pth", method="supervised").doubt == ""
+
+
 def test_what_is_certain_casts_no_doubt(tmp_path: Path, resnet):
     state = resnet(18).state_dict()
-    for source in (simsiam, plain, barlow_twins_flat):
-        torch.save(source(state, state)[0], tmp_path / "x.pth")
+    counted = {name: tensor + name.endswith("num_batches_tracked") for name, tensor in state.items()}
+    for content in (
+        *(source(state, state)[0] for source in (simsiam, plain, barlow_twins_flat, byol)),
+        supervised(counted, {})[0],
+    ):
+        torch.save(content, tmp_path / "x.pth")
         assert load_encoder(tmp_path / "x.pth").doubt == ""
 
 

@@ -28,3 +28,9 @@ def shares(option: str, values: tuple[float, ...] | None, usual: str) -> None:
     """Refuse what is not a smallest and a largest share, each in (0, 1]; propose the usual ones."""
     if values is not None and not (len(values) == 2 and 0 < values[0] <= values[1] <= 1):
         raise UsageError(f"{option} {' '.join(map(str, values))} is out of range", f"type {option} {usual}")
+
+
+def channels(name: str, values: tuple[float, ...], usual: tuple[float, ...], above: float = float("-inf")) -> None:
+    """Refuse what is not a number for each of three channels, all above a bound; propose the usual ones."""
+    if not (len(values) == 3 and all(above < value < float("inf") for value in values)):
+        raise UsageError(f"[views] {name} = {[*values]} is out of range", f"write it like {name} = {[*usual]}")

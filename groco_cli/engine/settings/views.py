@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from groco_cli.data.views import AUGMENTATIONS, View
-from groco_cli.engine.settings.checks import at_least, one_of, shares
+from groco_cli.engine.settings.checks import at_least, channels, one_of, shares
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,8 @@ class ViewSettings:
         at_least("--local-views", self.local_views, 0)
         at_least("--image-size", self.image_size, 8)
         at_least("--local-size", self.local_size, 8)
+        channels("mean", self.mean, ViewSettings.mean)
+        channels("std", self.std, ViewSettings.std, above=0.0)
         self.draw()  # which checks the rest of them
 
     def draw(self) -> tuple[View, ...]:
