@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from groco_cli.data.sources import Source
+from groco_cli.evaluation.tensor_file import write_tensors
 from groco_cli.files import atomic_write
-from groco_cli.models.tensor_file import write_tensors
 
 KEY = "groco"  # of the file's metadata
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from groco_cli.distributed import collectives
 from groco_cli.errors import GrocoError
+from groco_cli.evaluation.tensor_file import header
 from groco_cli.files import atomic_write, cannot_write
-from groco_cli.models.tensor_file import header
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 _NAME, _KEY = "features", "key"

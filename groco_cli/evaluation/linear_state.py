@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from groco_cli import __version__
@@ -16,7 +17,6 @@ from groco_cli.evaluation.linear import LinearHeads, LinearScore
 from groco_cli.evaluation.linear_protocol import LinearProbe, ProbeSettings
 from groco_cli.files import atomic_write
 from groco_cli.models import EncoderMetadata
-from groco_cli.models.tensor_file import write_tensors
 
 _KEY = "linprobe"
 STATE = "linprobe.safetensors"  # as `engine.run_folder` has it
@@ -132,8 +132,9 @@ def save_heads(
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    content = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, {_KEY: json.dumps(facts)})
     with atomic_write(path) as temporary:
-        write_tensors(temporary, tensors, {_KEY: json.dumps(facts)})
+        temporary.write_bytes(content)
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors.torch import save
 from torch import Tensor
 
 from groco_cli.models.architecture import identify, mismatch
 from groco_cli.models.containers import CheckpointError, is_safetensors, open_safetensors, read_pickled
 from groco_cli.models.encoder import Encoder, EncoderMetadata, create_encoder
 from groco_cli.models.released import METHODS, PLAIN, Release, find_encoder
-from groco_cli.models.tensor_file import write_tensors
 from groco_cli.models.vit_names import in_names_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def save_checkpoint(path: Path, encoder: Encoder, heads: Mapping[str, Mapping[st
     for head, state in heads.items():
         tensors |= {f"{head}.{name}": tensor for name, tensor in state.items()}
     metadata = dataclasses.asdict(encoder.metadata) | {"feature_dim": encoder.feature_dim}
-    write_tensors(path, tensors, {_KEY: json.dumps(metadata)})
+    _write(path, tensors, metadata)
 
 
 def read_metadata(path: Path) -> EncoderMetadata:
@@ -111,7 +111,7 @@ def save_for_library(path: Path, encoder: Encoder, exported: "Exported") -> None
         _LAYOUT: exported.library,
         "build": exported.build,
     }
-    write_tensors(path, exported.state, {_KEY: json.dumps(metadata)})
+    _write(path, exported.state, metadata)
 
 
 def _load_released(path: Path, content: Mapping[Any, Any], method: str) -> Encoder:
@@ -194,6 +194,12 @@ def _fill(encoder: Encoder, state: Mapping[str, Tensor], path: Path, what: str) 
         why = (str(error).splitlines() or [type(error).__name__])[-1].strip()
         raise CheckpointError(f"{path} holds weights that cannot be copied ({why})", "fetch it again") from error
     return encoder.eval()
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    plain = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
+    # Not `save_file`: where the disk is full it raises an error of its own, which is no OSError.
+    path.write_bytes(save(plain, {_KEY: json.dumps(metadata)}))
 
 
 def _metadata(path: Path, stored: dict[str, str]) -> EncoderMetadata:
