@@ -1,8 +1,8 @@
 """A safetensors file of features, which may fill half the memory, written without a copy of them.
 
-safetensors' own `save`, which checkpoints are written with, makes the whole file in memory first. Its `save_file` raises
-an error of its own where the disk is full, and writes to a temporary file of its own, which stays where the process is
-killed.
+safetensors' own `save`, which checkpoints are written with, makes the whole file in memory first. Its `save_file`
+raises an error of its own where the disk is full, and writes to a temporary file of its own, which stays where the
+process is killed.
 
 Source of the format: the README of huggingface/safetensors.
 """
