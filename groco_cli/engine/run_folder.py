@@ -66,6 +66,15 @@ class RunFolder:
         """What an exact resume needs, after so many steps."""
         return self.path / "state" / f"step-{step:09d}.pt"
 
+    @property
+    def saved(self) -> list[Path]:
+        """Every state and checkpoint; none where no run was begun, whoever else's such files lie there.
+
+        Raises:
+            GrocoError: If the states' folder cannot be read.
+        """
+        return [*self.states, *self.latest.parent.glob("[!.]*.safetensors")] if self.holds_a_run else []
+
     def checkpoint(self, epoch: int) -> Path:
         """The checkpoint after an epoch, counted from 0."""
         return self.path / "checkpoints" / f"epoch-{epoch:04d}.safetensors"
