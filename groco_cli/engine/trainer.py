@@ -163,7 +163,7 @@ class _Run:
             stopwatch.done(loss)
             self.unchecked.append(loss)
             self.report.step(state.step)
-            if state.step % run.log_every == 0:
+            if state.step % run.log_every == 0 or state.step % per_epoch == 0:
                 self._log(loss, compared, stopwatch)
             if state.step % per_epoch:  # what is due at the end of an epoch comes after its score
                 self._save_if_due()

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -26,6 +27,16 @@ def test_whatever_there_is_of_a_run_makes_a_picture(tmp_path, steps, scores):
     knn = [KNN | {"step": epoch, "epoch": epoch, "top1": score} for epoch, score in enumerate(scores)]
     draw_curves(lines(steps) + knn, tmp_path / "plots/curves.png", "a run")
     assert Image.open(tmp_path / "plots/curves.png").size == (1500, 960)
+
+
+def test_a_run_of_a_single_line_is_seen_too(tmp_path):
+    blue = []
+    for count in (0, 1):
+        draw_curves(lines(count), tmp_path / "curves.png", "a run")
+        pixels = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB"))
+        blue.append(int((pixels == (0x00, 0x72, 0xB2)).all(axis=-1).sum()))  # the loss's colour
+    assert blue[0] == 0
+    assert blue[1] > 20
 
 
 @pytest.fixture

@@ -10,9 +10,10 @@ from torch import nn
 
 from groco_cli.engine import pretrain
 from groco_cli.engine.configuration import override, resume_settings
+from groco_cli.engine.metrics import read_metrics
 from groco_cli.engine.settings import LossSettings
 from groco_cli.models import load_encoder
-from support.runs import assert_equal, resumed, stopped, whole
+from support.runs import assert_equal, changed, resumed, stopped, whole
 
 
 @pytest.fixture
@@ -57,3 +58,13 @@ def test_every_loss_and_optimiser_resumes_bit_for_bit_in_mid_epoch(quick, method
     folder = resumed(settings)
     assert_equal(folder, whole(settings))
     assert load_encoder(folder.latest).metadata.method == (loss if method == "siamese" else f"mocov3 with {loss}")
+
+
+@pytest.mark.parametrize(("log_every", "logged"), [(2, [2, 3, 4, 6]), (3, [3, 6]), (100, [3, 6])])
+@pytest.mark.parametrize("stop", [3, 4])
+def test_the_last_step_of_each_epoch_is_logged_once_wherever_a_run_was_stopped(quick, log_every, logged, stop):
+    settings = changed(quick, log_every=log_every)
+    stopped(settings, stop)
+    folder = resumed(settings)
+    assert_equal(folder, whole(settings))
+    assert [line["step"] for line in read_metrics(folder.metrics)] == logged
