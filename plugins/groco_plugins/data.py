@@ -219,7 +219,7 @@ def _shown(name: str, found: Mapping[str, "Survey"]) -> "RenderableType":
     said = [f"{_PARTS[part]}: {_summary(one)}" for part, one in found.items()]
     listed = [f"broken: {each.name}: {each.reason}" for each in broken[:_LISTED]]
     more = [f"and {len(broken) - _LISTED:,} more; --json lists all"] if len(broken) > _LISTED else []
-    above, below = (console.printable("\n".join(lines)) for lines in ([name, *said], listed + more))
+    above, below = ("\n".join(map(console.printable, lines)) for lines in ([name, *said], listed + more))
     return console.titled(above, console.table(columns, rows), below)
 
 

@@ -155,6 +155,15 @@ def test_names_that_are_no_text_are_shown(run_groco, picture_folder):
     assert "2?.png: not an image" in shown.stdout.replace("\n", "")
 
 
+def test_names_of_several_lines_are_shown_in_one(call_groco, picture_folder, elsewhere):
+    folder = picture_folder("a/one\ntwo.png", "b/0.png")
+    (folder / "b/bro\nken.png").write_bytes(b"")
+    shown = call_groco("data", str(folder))
+    assert shown.returncode == 0, shown.stderr
+    assert "broken: " + str(folder / "b/bro?ken.png") in shown.stdout
+    assert Image.open("contact-sheet.png").size[0] > 0
+
+
 MISTAKES = [
     # what is typed, exit code, what the line says
     ("data absent", 2, "absent", "no such folder"),
