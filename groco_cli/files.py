@@ -12,6 +12,8 @@ from pathlib import Path
 from groco_cli.errors import GrocoError, UsageError
 
 PICTURES = (".png", ".svg", ".pdf")
+RUN_SETTINGS, RUN_METRICS = "settings.toml", "metrics.jsonl"
+"""Of a run's folder, which is known by these two: they are there before any picture is."""
 
 _TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}\.\w+")  # what mkstemp makes of the prefix and suffix below
 
@@ -99,6 +101,11 @@ def check_picture(path: Path, option: str) -> None:
     """
     if path.suffix.lower() not in PICTURES:
         raise UsageError(f"{option} {path} has no known ending", f"it may be {', '.join(PICTURES)}")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run of `groco pretrain`, whose pictures are no images to learn from."""
+    return all((folder / name).is_file() for name in (RUN_SETTINGS, RUN_METRICS))
 
 
 def cannot_write(path: Path, error: OSError) -> GrocoError:
