@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from rich.table import Table
 from rich.text import Text
 
+from groco_cli.early_interrupt import work_begins
+
 _UNBOUNDED = 10_000  # columns, of what is no terminal
 _NAME = 12  # columns, below which no name in a table is broken
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # control, line ends, bytes that are no text
@@ -144,6 +146,7 @@ class Bar:
         self._task = self._progress.add_task(description, total=total, completed=done, figures="")
 
     def __enter__(self) -> Self:
+        work_begins()
         self._progress.start()
         return self
 

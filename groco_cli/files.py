@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from groco_cli.early_interrupt import work_begins
 from groco_cli.errors import GrocoError, UsageError
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -31,6 +32,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         GrocoError: If the folder cannot be written to, or the disk is full.
     """
+    work_begins()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)

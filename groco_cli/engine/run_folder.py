@@ -138,7 +138,7 @@ def planned_run_folder(output: str, recipe: str) -> RunFolder:
     folder = RunFolder(Path(output).expanduser())
     if folder.holds_a_run:
         raise UsageError(f"--output {output} already holds a run", "type --resume to go on, or name another")
-    if _holds_files(folder.path):
+    if not folder.probe.exists() and _holds_files(folder.path):  # which a linear probe goes on in
         place = folder.path / recipe
         raise UsageError(
             f"--output {output} holds other files, and no run", f"type --output {place} for a folder in it"
