@@ -3,12 +3,14 @@
 Typer's own copy of Click is private, so what of it passes through here (contexts, commands) is typed `Any`.
 """
 
+import io
 import os
 import re
 import select
 import sys
 import traceback
-from contextlib import redirect_stderr, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -156,12 +158,9 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit code: 0, 1 (it went wrong while running), 2 (it was asked for wrongly) or 130 (Ctrl-C).
     """
-    group = get_command(app)
     try:
-        with group.make_context("groco", arguments) as context:
-            group.invoke(context)
-    except typer.Exit as end:
-        return end.exit_code
+        code = _invoked(arguments)
+        sys.stdout.flush()  # what cannot be written is told here at the latest
     except GrocoError as error:
         console.detail("".join(traceback.format_exception(error.__cause__ or error)).rstrip())
         console.error(error.message, error.hint, error.label)
@@ -173,6 +172,17 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         console.error("interrupted")
         return 130
+    return code
+
+
+def _invoked(arguments: list[str]) -> int:
+    """The exit code of a command that says its errors by raising them."""
+    group = get_command(app)
+    try:
+        with group.make_context("groco", arguments) as context:
+            group.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
     return 0
 
 
@@ -182,7 +192,40 @@ def complete() -> None:
         app(prog_name="groco")
 
 
-def stdout_is_closed() -> bool:
+class Results(io.TextIOWrapper):
+    """stdout; where it cannot be written to, that is told as other mistakes are.
+
+    A reader who has gone is none (`reader_has_gone`).
+    """
+
+    def write(self, text: str) -> int:
+        """As of any text file, but that it raises a GrocoError where the disk is full."""
+        with self._told():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """Likewise."""
+        with self._told():
+            super().flush()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise GrocoError(
+                f"cannot write to stdout: {error.strerror}", "make room there or choose another"
+            ) from error
+
+
+def drop_stdout() -> None:
+    """Send what is still to come nowhere: Python flushes stdout once more when it ends, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def reader_has_gone() -> bool:
     """Whether nobody reads stdout any more, as behind `groco ... | head`."""
     poll = select.poll()
     poll.register(sys.stdout, 0)
@@ -190,17 +233,24 @@ def stdout_is_closed() -> bool:
 
 
 def main() -> None:
-    """The console script `groco`."""
+    """What was typed, from its words to its exit code."""
     if os.environ.get("_GROCO_COMPLETE"):
         complete()
         sys.exit()
+    if sys.stdout is None:
+        console.error("stdout is closed", "type > FILE behind the command")
+        sys.exit(1)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        told = {name: getattr(sys.stdout, name) for name in ("encoding", "errors", "line_buffering", "write_through")}
+        sys.stdout = Results(sys.stdout.buffer, **told)
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()
     except BrokenPipeError:
-        if not stdout_is_closed():
+        if not reader_has_gone():
             raise
-        # Python flushes stdout once more when it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_stdout()
         code = 1
+    except GrocoError:  # `run` has told it
+        drop_stdout()
     sys.exit(code)

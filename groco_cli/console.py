@@ -4,14 +4,22 @@
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from groco_cli.early_interrupt import work_begins
+
+_UNBOUNDED = 10_000  # columns, of what is no terminal
+_NAME = 12  # columns, below which no name in a table is broken
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # control, line ends, bytes that are no text
 
 _verbosity = 0
 
@@ -28,14 +36,15 @@ def stderr() -> Console:
 
 
 def stdout() -> Console:
-    """The console for results."""
-    return Console(highlight=False)
+    """The console for results; in a file or a pipe a line is as long as it has to be, whatever COLUMNS says."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_UNBOUNDED)
 
 
 def note(message: str) -> None:
     """Say something on stderr, unless -q was given."""
     if _verbosity >= 0:
-        stderr().print(message, markup=False)
+        stderr().print(printable(message), markup=False)
 
 
 def detail(message: str) -> None:
@@ -46,12 +55,12 @@ def detail(message: str) -> None:
 
 def warn(message: str) -> None:
     """Warn on stderr; -q does not silence it."""
-    stderr().print(f"warning: {message}", markup=False, style="yellow")
+    stderr().print(printable(f"warning: {message}"), markup=False, style="yellow")
 
 
 def error(message: str, hint: str = "", label: str = "error") -> None:
     """Print an error as one line, its remedy behind it."""
-    stderr().print(f"{label}: {message}" + (f"; {hint}" if hint else ""), markup=False, style="red")
+    stderr().print(printable(f"{label}: {message}" + (f"; {hint}" if hint else "")), markup=False, style="red")
 
 
 def result(data: Mapping[str, Any], shown: RenderableType, *, as_json: bool) -> None:
@@ -65,16 +74,27 @@ def result(data: Mapping[str, Any], shown: RenderableType, *, as_json: bool) -> 
     if as_json:
         print(json.dumps(data, allow_nan=False))
     else:
-        stdout().print(shown)
+        console = stdout()
+        with console.capture() as captured:
+            console.print(shown, crop=False)
+        print("\n".join(line.rstrip() for line in captured.get().split("\n")), end="")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A result table: first column to the left, the others (figures) to the right."""
+def table(columns: Sequence[str], *groups: Sequence[Sequence[str]]) -> Table:
+    """A result table: first column to the left, the others (figures) to the right, a line between groups of rows.
+
+    On a narrow terminal words are put below each other, and names broken; a figure always stays whole.
+    """
     made = Table()
+    lines = [columns, *(row for rows in groups for row in rows)]
     for i, column in enumerate(columns):
-        made.add_column(column, justify="right" if i else "left")
-    for row in rows:
-        made.add_row(*row)
+        widest = max((cell_len(word) for line in lines for word in line[i].split()), default=0)
+        least = widest if i else min(widest, _NAME)
+        made.add_column(_plain(column), justify="right" if i else "left", overflow="fold", min_width=least)
+    for rows in groups:
+        for row in rows:
+            made.add_row(*map(_plain, row))
+        made.add_section()
     return made
 
 
@@ -89,13 +109,17 @@ def listing(rows: Sequence[Sequence[str]]) -> Table:
     made.add_column(style="bold")
     made.add_column(overflow="fold")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*map(_plain, row))
     return made
 
 
 def printable(text: str) -> str:
-    """A text with a question mark for what cannot be printed: names of files may hold bytes that are no text."""
-    return text.encode("utf-8", "replace").decode()
+    """A text in one line, with a question mark for what cannot be printed: names of files may hold any byte."""
+    return _UNPRINTABLE.sub("?", text)
+
+
+def _plain(text: str) -> Text:
+    return Text(printable(text))  # not str, in which rich takes [brackets] for markup
 
 
 class Bar:
@@ -122,6 +146,7 @@ class Bar:
         self._task = self._progress.add_task(description, total=total, completed=done, figures="")
 
     def __enter__(self) -> Self:
+        work_begins()
         self._progress.start()
         return self
 
@@ -145,4 +170,4 @@ class Bar:
     def note(self, message: str) -> None:
         """Say something above the bar, unless -q was given."""
         if _verbosity >= 0:
-            self._progress.console.print(message, markup=False)
+            self._progress.console.print(printable(message), markup=False)

@@ -1,6 +1,6 @@
 """What a user sees when something is wrong: one line that names it, one that says what to type instead.
 
-Nothing here is printed as a traceback: `groco_cli.app.main` turns each of these into its message and exit code.
+Nothing here is printed as a traceback: `groco_cli.app.run` turns each of these into its message and exit code.
 A `GrocoError` exits 1 (it went wrong while running), a `UsageError` exits 2 (it was asked for wrongly).
 """
 

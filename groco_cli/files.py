@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from groco_cli.early_interrupt import work_begins
 from groco_cli.errors import GrocoError, UsageError
 
 PICTURES = (".png", ".svg", ".pdf")
+RUN_SETTINGS, RUN_METRICS = "settings.toml", "metrics.jsonl"
+"""Of a run's folder, which is known by these two: they are there before any picture is."""
 
 _TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}\.\w+")  # what mkstemp makes of the prefix and suffix below
 
@@ -29,6 +32,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         GrocoError: If the folder cannot be written to, or the disk is full.
     """
+    work_begins()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
@@ -99,6 +103,11 @@ def check_picture(path: Path, option: str) -> None:
     """
     if path.suffix.lower() not in PICTURES:
         raise UsageError(f"{option} {path} has no known ending", f"it may be {', '.join(PICTURES)}")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run of `groco pretrain`, whose pictures are no images to learn from."""
+    return all((folder / name).is_file() for name in (RUN_SETTINGS, RUN_METRICS))
 
 
 def cannot_write(path: Path, error: OSError) -> GrocoError:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from groco_cli import console
 from groco_cli.errors import UsageError
@@ -99,14 +98,7 @@ class Comparison:
 
     def table(self) -> Table:
         """The table for the terminal."""
-        made = Table()
-        for i, title in enumerate(self.titles):
-            made.add_column(_plain(title), justify="right" if i else "left")
-        for group in self.shown:
-            for row in group:
-                made.add_row(*map(_plain, row))
-            made.add_section()
-        return made
+        return console.table(self.titles, *self.shown)
 
     def csv(self) -> str:
         """A head and the rows."""
@@ -199,23 +191,20 @@ class Report:
             csv_file: Where to write the table as CSV, if at all.
             latex: Where to write it as LaTeX, if at all.
         """
-        shown = console.titled(self.title, self.table.table(), "\n".join(self.notes))
+        title, *notes = map(console.printable, [self.title, *self.notes])
+        shown = console.titled(title, self.table.table(), "\n".join(notes))
         console.result(self.record, shown, as_json=as_json)
         about = "\n".join([self.title, *self.notes])
         for place, text in ((csv_file, (self.spreadsheet or self.table).csv()), (latex, self.table.latex(about))):
             if place:
                 with atomic_write(place) as temporary:
-                    temporary.write_text(console.printable(text), encoding="utf-8", newline="")
+                    temporary.write_text(text, encoding="utf-8", errors="replace", newline="")
                 console.note(f"table: {place}")
 
 
 def escaped(text: str) -> str:
     """A text as LaTeX sets it, in one line."""
     return _in_one_line(text).translate(_LATEX)
-
-
-def _plain(text: str) -> Text:
-    return Text(console.printable(text))  # not str, in which rich takes [brackets] for markup
 
 
 def _in_one_line(text: str) -> str:

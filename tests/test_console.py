@@ -1,6 +1,7 @@
-"""What is said on stderr while work is going on."""
+"""What is said on stderr while work is going on, and how results are laid out in files and on narrow terminals."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -40,3 +41,47 @@ def test_on_a_terminal_it_shows_what_is_done_of_how_much(monkeypatch):
     with console.Bar("training", 9) as bar:
         bar.reach(7)
     assert "7/9" in screen.getvalue()
+
+
+def test_in_a_pipe_lines_are_as_long_as_they_have_to_be(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    path = "/a/rather/long folder/" + 20 * "deeper/"
+    console.result({}, console.listing([["run", path], ["checkpoint", "[x]"]]), as_json=False)
+    assert capsys.readouterr().out == f"run         {path}\ncheckpoint  [x]\n"
+    console.result(
+        {}, console.titled("about " + path, console.table(["of", "top-1"], [[path, "50.25"]])), as_json=False
+    )
+    title, *table = capsys.readouterr().out.splitlines()
+    assert title == f"about {path}"
+    assert [cell.strip() for cell in table[3].split("│")[1:-1]] == [path, "50.25"]
+
+
+@pytest.mark.parametrize("width", [10, 20, 40])
+def test_on_a_narrow_terminal_names_are_broken_but_no_figure(monkeypatch, capsys, width):
+    monkeypatch.setattr(console, "stdout", lambda: Console(force_terminal=True, width=width))
+    rows = [["resnet50/imagenet/run", "20", "50.25", "1,281,167"], ["b", "20", "8.00", "n = 11"]]
+    console.result({}, console.table(["encoder", "k", "top-1 %", "queries"], rows[:1], rows[1:]), as_json=False)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if line.startswith("│")]
+    assert "".join(row[0] for row in cells) == "".join(row[0] for row in rows)
+    for figure in ("50.25", "1,281,167", "8.00"):
+        assert any(figure in row for row in cells), shown
+    assert "…" not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\nb.png", "a?b.png"),
+        ("\x1b[31m\r\x9b\u2028", "?[31m???"),
+        ("2\udcff", "2?"),
+        ("Füße 猫\u200d.png", "Füße 猫\u200d.png"),
+    ],
+)
+def test_a_name_is_said_in_one_line_whatever_is_in_it(capsys, name, shown):
+    console.note(name)
+    console.warn(name)
+    console.error(name, "move it")
+    with console.Bar("features", 1) as bar:
+        bar.note(name)
+    assert capsys.readouterr().err == f"{shown}\nwarning: {shown}\nerror: {shown}; move it\n{shown}\n"

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Each may import what stands before it, and modules of its own.
 LAYERS = [
+    "early_interrupt",
     "errors",
     "files",
     "devices",

@@ -91,8 +91,9 @@ def draw_curves(metrics: Lines, path: Path, title: str) -> None:
 def _draw_figures(axes: Axes, train: Lines, what: str, figures: Mapping[str, tuple[str, str]]) -> None:
     """Figures of training over epochs, each with its label and colour."""
     epochs = [line["epoch"] for line in train]
+    marker = "o" if len(train) == 1 else ""  # a line through one point is not seen
     for name, (label, color) in figures.items():
-        axes.plot(epochs, [line[name] for line in train], color=color, label=label)
+        axes.plot(epochs, [line[name] for line in train], color=color, marker=marker, label=label)
     axes.set_ylabel(what)
 
 

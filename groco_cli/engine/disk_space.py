@@ -59,13 +59,12 @@ def disk_space(settings: PretrainSettings, model: Method, state: TrainingState, 
     milestones = optim.epochs // run.milestones if run.milestones else 0
     ends_on_one = run.milestones and optim.epochs % run.milestones == 0
     place = _existing(folder.path)
-    written = [*folder.path.rglob("*.pt"), *folder.path.rglob("*.safetensors")]
     space = DiskSpace(
         checkpoint_bytes=_bytes([model.encoder.state_dict(), *(head.state_dict() for head in model.heads().values())]),
         state_bytes=_bytes([state.model.state_dict(), *state.optimizer.state.values()]),
         checkpoints=milestones + (not ends_on_one) + 2,
         states=run.keep + 1,
-        there_bytes=sum(path.stat().st_size for path in written),
+        there_bytes=sum(path.stat().st_size for path in folder.saved),
         free_bytes=shutil.disk_usage(place).free,
     )
     if space.needed_bytes > space.free_bytes:

@@ -1,4 +1,7 @@
-"""metrics.jsonl: one JSON object a line, "kind" first; "train" lines every few steps, "knn" lines some epochs."""
+"""metrics.jsonl: one JSON object a line, "kind" first.
+
+"train" lines every few steps and for each epoch's last, "knn" lines some epochs.
+"""
 
 import json
 import os

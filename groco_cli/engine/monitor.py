@@ -27,7 +27,7 @@ class KNNMonitor:
 
     Args:
         dataset: With its bank capped.
-        k: Number of neighbours.
+        k: Number of neighbours; fewer where not so many images of the bank can be decoded.
         device: Where to compute.
         workers: Processes that decode.
         on_bad_image: "error", or "skip" to leave bad ones out.
@@ -66,8 +66,8 @@ class KNNMonitor:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             console.warn(f"no k-NN score ({reason}); training goes on")
             return None
-        score = result.scores[self.k]
-        return {"k": self.k, "top1": score.top1, "top5": score.top5, "bank": result.bank, "queries": result.queries}
+        ((k, score),) = result.scores.items()
+        return {"k": k, "top1": score.top1, "top5": score.top5, "bank": result.bank, "queries": result.queries}
 
     def _evaluated(self, encoder: Encoder, advance: Callable[[int], None]) -> KNNResult:
         with alone():  # while a run is trained its first process scores

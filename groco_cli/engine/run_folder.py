@@ -5,7 +5,7 @@ from itertools import count
 from pathlib import Path
 
 from groco_cli.errors import UsageError
-from groco_cli.files import cannot_read, cannot_write
+from groco_cli.files import RUN_METRICS, RUN_SETTINGS, cannot_read, cannot_write
 
 RUNS = Path("runs")
 
@@ -23,12 +23,12 @@ class RunFolder:
     @property
     def settings(self) -> Path:
         """The resolved settings, TOML."""
-        return self.path / "settings.toml"
+        return self.path / RUN_SETTINGS
 
     @property
     def metrics(self) -> Path:
         """One JSON object a line."""
-        return self.path / "metrics.jsonl"
+        return self.path / RUN_METRICS
 
     @property
     def latest(self) -> Path:
@@ -66,6 +66,15 @@ class RunFolder:
         """What an exact resume needs, after so many steps."""
         return self.path / "state" / f"step-{step:09d}.pt"
 
+    @property
+    def saved(self) -> list[Path]:
+        """Every state and checkpoint; none where no run was begun, whoever else's such files lie there.
+
+        Raises:
+            GrocoError: If the states' folder cannot be read.
+        """
+        return [*self.states, *self.latest.parent.glob("[!.]*.safetensors")] if self.holds_a_run else []
+
     def checkpoint(self, epoch: int) -> Path:
         """The checkpoint after an epoch, counted from 0."""
         return self.path / "checkpoints" / f"epoch-{epoch:04d}.safetensors"
@@ -102,7 +111,7 @@ def new_run_folder(output: str, recipe: str) -> RunFolder:
         recipe: The recipe's name, which such a one is called after.
 
     Raises:
-        UsageError: If a run is there already.
+        UsageError: If a run is there already, or other files are.
         GrocoError: If it cannot be written to.
     """
     folder = planned_run_folder(output, recipe)
@@ -120,7 +129,8 @@ def planned_run_folder(output: str, recipe: str) -> RunFolder:
     """The folder that `new_run_folder` would make.
 
     Raises:
-        UsageError: If a run is there already.
+        UsageError: If a run is there already, or other files are: images, perhaps, which the run's would be taken for.
+        GrocoError: If it cannot be read.
     """
     if not output:
         names = (RUNS / (recipe if i == 1 else f"{recipe}-{i}") for i in count(1))
@@ -128,7 +138,22 @@ def planned_run_folder(output: str, recipe: str) -> RunFolder:
     folder = RunFolder(Path(output).expanduser())
     if folder.holds_a_run:
         raise UsageError(f"--output {output} already holds a run", "type --resume to go on, or name another")
+    if not folder.probe.exists() and _holds_files(folder.path):  # which a linear probe goes on in
+        place = folder.path / recipe
+        raise UsageError(
+            f"--output {output} holds other files, and no run", f"type --output {place} for a folder in it"
+        )
     return folder
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether there is anything but hidden files, such as a run leaves that was killed before it began."""
+    try:
+        return any(not path.name.startswith(".") for path in folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise cannot_read(folder, error) from error
 
 
 def run_to_resume(output: Path | None) -> RunFolder:

@@ -163,9 +163,9 @@ class _Run:
             stopwatch.done(loss)
             self.unchecked.append(loss)
             self.report.step(state.step)
-            if state.step % run.log_every == 0:
+            if state.step % run.log_every == 0 or state.step % per_epoch == 0:
                 self._log(loss, compared, stopwatch)
-            if state.step % per_epoch:  # what is due at the end of an epoch comes after its score
+            if state.step % per_epoch:  # at the end of an epoch its figures are read first
                 self._save_if_due()
         number, pace = epoch + 1, stopwatch.read()
         self._check_losses()

@@ -117,12 +117,17 @@ def evaluate_knn(
         temperature: T of the votes' weights.
         device: Where features are computed and neighbours searched.
         workers: Processes that decode.
-        on_bad_image: "error", or "skip" to leave images out that cannot be decoded, and to pass the cache by.
+        on_bad_image: "error", or "skip" to leave images out that cannot be decoded, and to pass the cache by; a k that
+            is more than what is left of the bank then becomes that many.
         options: How to search; None for exactly.
         cache: Where features are kept; None to keep them in memory alone.
         cache_dtype: What they are kept in: "fp32" or "fp16".
         tell: Called with a line on what the cache had already.
         advance: Called with the number of images done, batch by batch.
+
+    Raises:
+        UsageError: For a k below 1 or above the size of the bank, or a temperature that is not positive.
+        GrocoError: If the data set has no labels or a single class, or too few of its images can be decoded.
     """
     check_labels(dataset)
     check_votes(ks, temperature, len(dataset.train) - (dataset.test is None))
@@ -148,6 +153,11 @@ def evaluate_knn(
 
     bank, bank_labels = labelled_features("train", dataset.train)
     queries, labels = (None, bank_labels) if dataset.test is None else labelled_features("test", dataset.test)
+    left = len(bank) - (dataset.test is None)
+    if left < 1 or not len(labels):
+        raise GrocoError(f"--data {dataset.name}: too few images can be decoded", "replace the broken files")
+    if len(bank) < len(dataset.train):
+        ks = sorted({min(k, left) for k in ks})
     neighbours = find_together(bank, queries, max(ks), device=device, options=options)
     scores = score_neighbours(neighbours, bank_labels, labels, ks=ks, temperature=temperature)
     return KNNResult(

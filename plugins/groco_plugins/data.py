@@ -46,7 +46,11 @@ def data(
     ] = "10000",
     sheet: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The contact sheet's file, .png.", show_default="contact-sheet.png"),
+        typer.Option(
+            metavar="FILE",
+            help="The contact sheet's file, .png; inside the folder of images the default is in the data root.",
+            show_default="contact-sheet.png",
+        ),
     ] = None,
     rows: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures on the sheet.")] = 5,
     show_epochs: Annotated[
@@ -104,8 +108,10 @@ def data(
         raise UsageError(f"the recipe {settings.recipe} names no images", "type groco data FOLDER")
     if to_shards and sheet:
         raise UsageError("--to-shards does nothing else", "leave out --sheet, or type groco data without --to-shards")
-    to_decode, picture = _count(decode), _checked(sheet or Path("contact-sheet.png"))
-    dataset = open_dataset(settings.data.data, default_root(settings.data.data_root))
+    to_decode, root = _count(decode), default_root(settings.data.data_root)
+    if sheet:
+        _check_ending(sheet)
+    dataset = open_dataset(settings.data.data, root)
     if to_shards:
         shards = _written(dataset, to_shards, images_per_shard, settings.data.on_bad_image, workers)
         listed = [[_PARTS[part], f"{len(paths):,} shards"] for part, paths in shards.items()]
@@ -117,6 +123,7 @@ def data(
     from groco_cli.data.contact_sheet import ContactSheet
     from groco_cli.files import atomic_write, check_writable
 
+    picture = _place(sheet, settings.data.data, dataset, root)
     check_writable(picture)
     found = _surveyed(dataset, to_decode, workers)
     drawn = ContactSheet(
@@ -151,10 +158,24 @@ def _count(decode: str) -> int | None:
     return int(decode)
 
 
-def _checked(sheet: Path) -> Path:
+def _check_ending(sheet: Path) -> None:
     if sheet.suffix.lower() != ".png":
         raise UsageError(f"--sheet {sheet} does not end in .png", f"type --sheet {sheet.with_suffix('.png')}")
-    return sheet
+
+
+def _place(sheet: Path | None, data: str, dataset: "Dataset", root: Path) -> Path:
+    """Where the sheet goes: never among the images, which it would be one of from then on."""
+    from groco_cli.data.sources import FileSource
+    from groco_cli.data.sources.folders import becomes_image
+
+    folder = Path(data).expanduser()
+    of_files = isinstance(dataset.train, FileSource) and folder.is_dir()
+    usual = Path("contact-sheet.png")
+    place = sheet or (root / usual if of_files and becomes_image(usual, folder) else usual)
+    if of_files and becomes_image(place, folder):
+        beside = folder.resolve().parent / place.name
+        raise UsageError(f"the sheet {place} would be one of the images of {data}", f"type --sheet {beside}")
+    return place
 
 
 def _parts(dataset: "Dataset") -> dict[str, "Source"]:
@@ -219,7 +240,7 @@ def _shown(name: str, found: Mapping[str, "Survey"]) -> "RenderableType":
     said = [f"{_PARTS[part]}: {_summary(one)}" for part, one in found.items()]
     listed = [f"broken: {each.name}: {each.reason}" for each in broken[:_LISTED]]
     more = [f"and {len(broken) - _LISTED:,} more; --json lists all"] if len(broken) > _LISTED else []
-    above, below = (console.printable("\n".join(lines)) for lines in ([name, *said], listed + more))
+    above, below = ("\n".join(map(console.printable, lines)) for lines in ([name, *said], listed + more))
     return console.titled(above, console.table(columns, rows), below)
 
 

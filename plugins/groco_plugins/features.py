@@ -89,7 +89,7 @@ def features(
     if rank():
         return  # the first process shows and writes the result
     table = console.table(["part", "file", "images", "dim", "classes"], _rows(written))
-    title = f"Features of {dataset.name} by {about['checkpoint']}"
+    title = console.printable(f"Features of {dataset.name} by {about['checkpoint']}")
     console.result(facts | {"parts": written}, console.titled(title, table, f"on {facts['device']}"), as_json=as_json)
 
 

@@ -123,7 +123,9 @@ def pretrain(
     milestones: Annotated[
         int | None, setting("Epochs between checkpoints kept for good; 0: only the last.", metavar="N")
     ] = None,
-    log_every: Annotated[int | None, setting("Steps between lines of metrics.jsonl.", metavar="N")] = None,
+    log_every: Annotated[
+        int | None, setting("Steps between lines of metrics.jsonl; an epoch's last has one too.", metavar="N")
+    ] = None,
     knn_every: Annotated[
         int | None, setting("Epochs between k-NN scores of the curve; 0: only first and last.", metavar="N")
     ] = None,

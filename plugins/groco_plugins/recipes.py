@@ -52,7 +52,7 @@ def _table(rows: list[list[str]]) -> "Table":
     """Without lines between its columns, so that names are whole on 80 columns."""
     table = console.table(_COLUMNS, rows)
     table.box, table.padding, table.pad_edge = None, (0, 1, 0, 0), False
-    table.columns[0].no_wrap = True
+    table.columns[0].min_width = max(len(name) for name, *_ in rows)
     table.columns[1].justify = "left"
     return table
 

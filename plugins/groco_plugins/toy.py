@@ -72,20 +72,16 @@ def toy(
 
 def _table(result: "ToyResult") -> "Group":
     settings, groco, infonce = result.settings, result.groco, result.infonce
+    start = groco.start[0] - max(groco.start[1:])
     columns = zip(groco.start, groco.final, groco.moved, infonce.final, infonce.moved, strict=True)
     made = console.table(
         ["similarity", "start", "GroCo", "moved", "InfoNCE", "moved"],
         [["positive" if i == 0 else f"n{i}", *ROW.format(*row).split()] for i, row in enumerate(columns)],
+        [
+            ["margin", f"{start:.3f}", f"{groco.margin:.3f}", "", f"{infonce.margin:.3f}", ""],
+            ["steps", "", str(groco.steps), "", str(infonce.steps), ""],
+        ],
     )
-    made.add_section()
-    made.add_row(
-        "margin",
-        f"{groco.start[0] - max(groco.start[1:]):.3f}",
-        f"{groco.margin:.3f}",
-        "",
-        f"{infonce.margin:.3f}",
-    )
-    made.add_row("steps", "", str(groco.steps), "", str(infonce.steps))
     title = f"GroCo beta={settings.beta:g}, InfoNCE temperature={settings.temperature:g}, lr={settings.lr:g}"
     return console.titled(title, made)
 

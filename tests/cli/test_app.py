@@ -156,6 +156,74 @@ def test_a_reader_that_has_gone_ends_it_without_a_word(install, arguments, unbuf
     assert (ended.returncode, ended.stderr) == (1, b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", ["--help", "--version", "flood"])
+@pytest.mark.parametrize(("to", "said"), [("> /dev/full", "No space left on device"), (">&-", "stdout is closed")])
+def test_a_stdout_that_takes_nothing_is_told_in_one_line(install, arguments, unbuffered, to, said):
+    install("foo-dist", flood="def flood(): print('x' * 1_000_000)")
+    ended = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m groco_cli {arguments} {to}"],
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert said in line
+
+
+INTERRUPTED = """
+import signal
+from pathlib import Path
+from groco_cli import console
+from groco_cli.files import atomic_write
+
+def interrupted():
+    try:
+        {body}
+    finally:
+        print("tidied up")
+"""
+SLOW = """
+import signal
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt as error:
+    raise ValueError("not for me") from error
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "last", "printed"),
+    [
+        ("import foo_dist.slow", 130, "error: interrupted", ""),
+        ("signal.raise_signal(signal.SIGINT)", 130, "error: interrupted", "tidied up\n"),
+        ("with console.Bar('work', 1): import foo_dist.slow", 1, "ValueError: not for me", "tidied up\n"),
+        ("with atomic_write(Path('a')): import foo_dist.slow", 1, "ValueError: not for me", "tidied up\n"),
+    ],
+    ids=["importing", "working", "importing under a bar", "importing while a file is written"],
+)
+def test_ctrl_c_ends_an_import_at_once_where_nothing_has_to_be_tidied_up(
+    run_groco, install, tmp_path, monkeypatch, body, code, last, printed
+):
+    install("foo-dist", interrupted=INTERRUPTED.format(body=body), slow=SLOW)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    ended = run_groco("interrupted")
+    assert (ended.returncode, ended.stdout, ended.stderr.splitlines()[-1]) == (code, printed, last)
+    assert code == 1 or ended.stderr == f"{last}\n"
+    assert list(Path().iterdir()) == []
+
+
+def test_ctrl_c_that_is_ignored_stays_so(install):
+    install("foo-dist", interrupted=INTERRUPTED.format(body="import foo_dist.slow"), slow=SLOW)
+    command = f"trap '' INT; {sys.executable} -m groco_cli interrupted"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "tidied up\n", "")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_has_a_script_for_each_shell(run_groco, shell):
     script = run_groco(_GROCO_COMPLETE=f"source_{shell}")

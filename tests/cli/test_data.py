@@ -155,6 +155,38 @@ def test_names_that_are_no_text_are_shown(run_groco, picture_folder):
     assert "2?.png: not an image" in shown.stdout.replace("\n", "")
 
 
+@pytest.mark.parametrize("inside", [".", "cat"])
+def test_in_the_folder_of_images_the_sheet_goes_elsewhere(call_groco, picture_folder, tmp_path, monkeypatch, inside):
+    folder = picture_folder(*(f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(3)))
+    monkeypatch.chdir(folder / inside)
+    for _ in range(2):
+        printed = json.loads(call_groco("data", str(folder), "--json").stdout)
+        assert printed["sheet"] == str(tmp_path / "root/contact-sheet.png")
+        assert (printed["train"]["images"], printed["train"]["classes"]["names"]) == (6, ["cat", "dog"])
+    assert Path(printed["sheet"]).exists()
+    refused = call_groco("data", str(folder), "--sheet", str(folder / "new/x.png"))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"--sheet {folder.parent}/x.png" in refused.stderr
+    assert len(list(folder.rglob("*.png"))) == 6
+
+
+def test_beside_train_and_val_the_sheet_is_no_image(call_groco, picture_folder, monkeypatch):
+    folder = picture_folder("train/cat/0.png", "val/cat/1.png")
+    monkeypatch.chdir(folder)
+    for _ in range(2):
+        printed = json.loads(call_groco("data", ".", "--json").stdout)
+        assert (printed["sheet"], printed["train"]["images"], printed["test"]["images"]) == ("contact-sheet.png", 1, 1)
+
+
+def test_names_of_several_lines_are_shown_in_one(call_groco, picture_folder, elsewhere):
+    folder = picture_folder("a/one\ntwo.png", "b/0.png")
+    (folder / "b/bro\nken.png").write_bytes(b"")
+    shown = call_groco("data", str(folder))
+    assert shown.returncode == 0, shown.stderr
+    assert "broken: " + str(folder / "b/bro?ken.png") in shown.stdout
+    assert Image.open("contact-sheet.png").size[0] > 0
+
+
 MISTAKES = [
     # what is typed, exit code, what the line says
     ("data absent", 2, "absent", "no such folder"),

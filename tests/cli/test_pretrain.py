@@ -197,6 +197,26 @@ def test_resume_of_a_finished_run_changes_nothing(call_groco, trained):
     assert (trained / "checkpoints/latest.safetensors").read_bytes() == before
 
 
+def test_a_run_in_the_folder_of_its_images_works_before_during_and_at_resume(call_groco, picture_folder, monkeypatch):
+    folder = picture_folder(*(f"{kind}/{i}.png" for kind in ("cat", "dog") for i in range(17)))
+    monkeypatch.chdir(folder)
+    typed = ("pretrain", "--data", ".", "--recipe", "small-resnet18", "--arch", "test_resnet", "--epochs", "1")
+    small = ("--batch-size", "16", "--negatives", "5", "--workers", "0", "--device", "cpu")
+    refused = call_groco(*typed, *small, "--output", "cat")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "--output cat holds other files, and no run; type --output cat/small-resnet18" in refused.stderr
+    for name in ("runs/small-resnet18", "cat/own"):
+        made = call_groco(*typed, *small, *(() if name.startswith("runs") else ("--output", name)), "--json")
+        assert made.returncode == 0, made.stderr
+        assert (json.loads(made.stdout)["run"], Path(name, "plots/curves.png").exists()) == (name, True)
+        assert ".: 34 images, 2 classes" in made.stderr
+    resumed = call_groco("pretrain", "--resume", "--output", "cat/own")
+    assert resumed.returncode == 0, resumed.stderr
+    assert ".: left out cat/own and 1 more" in resumed.stderr
+    scored = json.loads(call_groco("knn", "cat/own/checkpoints/latest.safetensors", "--k", "1", "--json").stdout)
+    assert (scored["bank"], scored["queries"]) == (34, 34)
+
+
 @pytest.fixture
 def broken(tmp_path, trained, picture_folder) -> dict[str, str]:
     """Things that are wrong, by name."""

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -31,6 +32,16 @@ def test_whatever_there_is_of_a_run_makes_a_picture(tmp_path, steps, scores):
 def test_a_title_that_looks_like_a_formula_is_drawn_as_it_stands(tmp_path):
     draw_curves(lines(2), tmp_path / "curves.png", "cifar10: resnet18 on $x_{$/f\udce9")
     assert Image.open(tmp_path / "curves.png").size == (1500, 960)
+
+
+def test_a_run_of_a_single_line_is_seen_too(tmp_path):
+    blue = []
+    for count in (0, 1):
+        draw_curves(lines(count), tmp_path / "curves.png", "a run")
+        pixels = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB"))
+        blue.append(int((pixels == (0x00, 0x72, 0xB2)).all(axis=-1).sum()))  # the loss's colour
+    assert blue[0] == 0
+    assert blue[1] > 20
 
 
 @pytest.fixture

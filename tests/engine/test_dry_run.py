@@ -55,6 +55,21 @@ def test_a_run_that_can_be_resumed_is_left_as_it_is(quick):
     assert files(run.path) == before
 
 
+def test_what_others_left_in_the_folder_is_not_taken_for_the_run_s(quick):
+    elsewhere = dry_run(quick).disk.needed_bytes
+    run = RunFolder(Path(quick.run.output))
+    assert (elsewhere > 0, run.saved) == (True, [])
+    for name in (".x.pt", ".hidden/x.safetensors"):  # in a folder where other files are seen no run is begun
+        place = run.path / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(bytes(4 * elsewhere))
+    assert dry_run(quick).disk.needed_bytes == elsewhere
+    pretrain(quick)
+    (run.path / "x.pt").write_bytes(bytes(4 * elsewhere))
+    there = dry_run(quick, resume=run).disk.there_bytes
+    assert there == sum(path.stat().st_size for path in [*run.path.glob("state/*"), *run.path.glob("checkpoints/*")])
+
+
 def test_a_run_that_cannot_be_resumed_is_found_out(quick):
     run = RunFolder(pretrain(quick))
     for state in run.states:

@@ -96,3 +96,13 @@ def test_a_run_that_is_stopped_while_it_is_scored_is_saved_and_scored_when_it_go
     assert_equal(folder, whole(settings))
     resumed(settings)
     assert len(read_metrics(folder.metrics)) == 9, "nothing is scored twice"
+
+
+@pytest.mark.parametrize(("log_every", "logged"), [(2, [2, 3, 4, 6]), (3, [3, 6]), (100, [3, 6])])
+@pytest.mark.parametrize("stop", [3, 4])
+def test_the_last_step_of_each_epoch_is_logged_once_wherever_a_run_was_stopped(quick, log_every, logged, stop):
+    settings = changed(quick, log_every=log_every)
+    stopped(settings, stop)
+    folder = resumed(settings)
+    assert_equal(folder, whole(settings))
+    assert [line["step"] for line in read_metrics(folder.metrics)] == logged

@@ -51,6 +51,17 @@ def test_a_small_bank_has_fewer_neighbours(held_out: bool, k: int):
     assert made.k == k
 
 
+def test_of_a_small_bank_with_bad_pictures_as_many_vote_as_are_left(picture_folder):
+    folder = picture_folder(*(f"{kind}/{i}.png" for kind in "ab" for i in range(8)))
+    for number in (0, 3, 5):
+        (folder / f"a/{number}.png").write_bytes(b"no picture")
+    made = knn_monitor(open_dataset(str(folder), Path("unused")), CPU, workers=0, on_bad_image="skip")
+    assert made
+    found = made.score(pixels(SMALL))
+    assert found
+    assert (found["k"], found["bank"], found["queries"]) == (12, 13, 13)
+
+
 def test_without_labels_or_with_one_class_there_is_no_score():
     labelled = noise(12)
     unlabelled = MemorySource(labelled.images, None, ())

@@ -164,6 +164,24 @@ def test_where_bad_pictures_are_left_out_nothing_is_kept(scored, photos, tmp_pat
     assert scored(pixels(SMALL))[0].bank == 5
 
 
+@pytest.mark.parametrize("held_out", [True, False])
+def test_where_bad_pictures_are_left_out_no_more_neighbours_are_asked_for_than_are_left(photos, held_out: bool):
+    dataset = photos if held_out else replace(photos, test=None)
+    whole = replace(dataset, train=photos.train.subset(torch.tensor([0, 1, 3, 4])))
+    most = 4 - (not held_out)
+    expected = evaluated(whole, (1, most))
+    photos.train.paths[2].write_bytes(b"no picture")
+    result = evaluated(dataset, (1, most, most + 1), on_bad_image="skip")
+    assert (result.bank, result.scores) == (4, expected.scores)
+
+
+def test_where_too_few_pictures_are_left_that_is_told(photos):
+    for path in photos.train.paths[1:]:
+        path.write_bytes(b"no picture")
+    with pytest.raises(GrocoError, match="--data photos: too few images can be decoded"):
+        evaluated(replace(photos, test=None), (1,), on_bad_image="skip")
+
+
 def test_features_may_be_kept_in_half_the_room(scored, tmp_path):
     full, half = (scored(untrained(SMALL), cache_dtype=dtype)[0] for dtype in ("fp32", "fp16"))
     again, shown = scored(untrained(SMALL), cache_dtype="fp16")

@@ -23,7 +23,7 @@ class RunSettings:
             them, minutes counted from the last save for whatever reason; at the end in any case.
         keep: States kept to go on from, the newest ones.
         milestones: Epochs between checkpoints that are kept for good; 0 for the last only.
-        log_every: Steps between lines of metrics.jsonl.
+        log_every: Steps between lines of metrics.jsonl; the last step of an epoch has one in any case.
         knn_every: Epochs between k-NN scores of the curve, where there are labels; 0 for none but the first and last.
         log_to: What metrics go to besides metrics.jsonl: "tensorboard", "wandb".
         gpus: GPUs of each machine, one process each; 0 for one process on `device`.

@@ -86,6 +86,41 @@ def test_hidden_files_and_other_files_are_passed_over(picture_folder: Draw, open
     assert source.classes == ("cat", "dog")
 
 
+def begin_run(folder: Path) -> None:
+    """What a run's folder holds before it has a picture, and the picture."""
+    for name in ("settings.toml", "metrics.jsonl", "plots/curves.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    "images", [("1.png", "2.png"), ("cat/1.png", "dog/2.png"), ("train/cat/1.png", "val/cat/2.png")]
+)
+def test_groco_s_own_runs_are_left_out_and_named(picture_folder: Draw, opened, capsys, images: tuple[str, ...]):
+    folder = picture_folder(*images)
+    before = opened(folder)
+    assert capsys.readouterr().err == ""
+    top = folder / "train" if images[0].startswith("train") else folder
+    for run in ("runs/digits", "runs/digits-2", "cat/own"):
+        begin_run(top / run)
+    after = opened(folder)
+    assert capsys.readouterr().err == f"{top}: left out cat/own and 2 more, written by groco pretrain\n"
+    assert (after.train.paths, after.train.classes) == (before.train.paths, before.train.classes)
+    assert (after.test is None) == (before.test is None)
+
+
+def test_settings_alone_are_no_run(picture_folder: Draw, opened):
+    folder = picture_folder("cat/1.png", "dog/2.png")
+    (folder / "cat/settings.toml").touch()
+    assert opened(folder).train.classes == ("cat", "dog")
+
+
+def test_a_run_s_own_folder_is_refused(picture_folder: Draw, refused):
+    folder = picture_folder("cat/1.png", "dog/2.png")
+    begin_run(folder)
+    assert f"{folder} is a groco run's folder" in refused(folder).message
+
+
 def test_the_order_does_not_depend_on_that_of_the_disk(picture_folder: Draw, monkeypatch: pytest.MonkeyPatch, opened):
     folder = picture_folder(*(f"{c}/{i}.png" for c in "abc" for i in range(5)))
     expected = opened(folder).train.paths
