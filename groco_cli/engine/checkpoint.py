@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
+from groco_cli import devices
 from groco_cli.errors import GrocoError, UsageError, first_line
 from groco_cli.files import atomic_write, cannot_read
 
@@ -132,7 +133,7 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
     except OSError as error:
         raise cannot_read(path, error) from error
     except Exception as error:  # what a damaged file raises is anybody's guess
-        if _out_of_memory(error):
+        if devices.out_of_memory(error):
             raise GrocoError(f"not enough memory to read {path}", "free some, then type the same again") from error
         raise DamagedStateError(f"{path} is damaged ({first_line(error)})") from error
 
@@ -147,10 +148,6 @@ def _unpacked(content: bytes) -> dict[str, Any]:
     if not isinstance(stored, dict) or not stored.keys() >= _NEEDED:
         raise ValueError("it is something else than a state")
     return stored
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "you tried to allocate" in str(error)  # torch's own is a RuntimeError
 
 
 def _tensors(state: Mapping[Any, Mapping[str, Any]]) -> list[Tensor]:
