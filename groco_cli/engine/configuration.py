@@ -1,6 +1,7 @@
 """Settings from recipe, file and options, each overriding the one before; and back to a file."""
 
 import dataclasses
+import json
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -19,13 +20,14 @@ Overrides = Mapping[str, Mapping[str, Any]]  # section → name → value
 _PLACES = {"device", "compile", "output", "gpus", "processes", "nodes", "rdzv", "process_timeout", "log_to"}
 _FREE = {"data": {"data_root", "workers"}, "run": {*_PLACES, "save_every", "keep", "milestones"}}
 
-# What a value should be, for people, and how TOML writes one.
+# What a value should be, for people, and how TOML writes one where its setting has no default to show.
 _KINDS: dict[Any, tuple[str, str]] = {
     int: ("a whole number", "10"),
     float: ("a number", "0.5"),
     str: ("text", '"text"'),
     bool: ("true or false", "true"),
-    tuple: ("a list", "[0.2, 1.0]"),
+    tuple[float, ...]: ("a list of numbers", "[0.2, 1.0]"),
+    tuple[str, ...]: ("a list of texts", '["tensorboard"]'),
 }
 
 
@@ -131,8 +133,9 @@ def override(settings: PretrainSettings, overrides: Overrides, where: str) -> Pr
             )
         if not isinstance(values, Mapping):
             raise UsageError(f"{where}: {section} is a section", f"write [{section}] and its keys below")
-        kinds = typing.get_type_hints(type(current))
-        checked = {name: _checked(name, value, kinds, f"{where}, [{section}]") for name, value in values.items()}
+        checked = {
+            name: _checked(name, value, type(current), f"{where}, [{section}]") for name, value in values.items()
+        }
         sections[section] = dataclasses.replace(current, **checked)  # type: ignore[type-var]
     return dataclasses.replace(settings, **sections)
 
@@ -158,21 +161,32 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"--config {path} is no TOML: {error}", "compare it with a run's settings.toml") from error
 
 
-def _checked(name: str, value: Any, kinds: Mapping[str, Any], where: str) -> Any:
+def _checked(name: str, value: Any, section: type, where: str) -> Any:
+    """A value as its setting has it."""
+    kinds = typing.get_type_hints(section)
     if name not in kinds:
         hint = did_you_mean(name, kinds) or f"there are {', '.join(kinds)}"
         raise UsageError(f"{where}: no setting {name}", hint)
     kind = kinds[name]
     if type(None) in typing.get_args(kind):
         kind = next(choice for choice in typing.get_args(kind) if choice is not type(None))
-    kind = typing.get_origin(kind) or kind
+    converted = _converted(value, kind)
+    if converted is None:
+        wanted, example = _KINDS[kind]
+        default = getattr(section, name)
+        if default not in (None, "", ()):
+            example = json.dumps(default)  # which TOML writes in the same way
+        raise UsageError(f"{where}: {name} = {value!r} should be {wanted}", f"write it like {name} = {example}")
+    return converted
+
+
+def _converted(value: Any, kind: Any) -> Any:
+    """A value as one of a kind; None where it is none."""
+    if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
+        elements = [_converted(element, typing.get_args(kind)[0]) for element in value]
+        return None if None in elements else tuple(elements)
     if kind is float and type(value) is int:
         return float(value)
     if kind is str and type(value) is int:
         return str(value)  # save_every = 1
-    if kind is tuple and isinstance(value, list):
-        return tuple(value)
-    if type(value) is not kind:
-        wanted, example = _KINDS[kind]
-        raise UsageError(f"{where}: {name} = {value!r} should be {wanted}", f"write it like {name} = {example}")
-    return value
+    return value if type(value) is kind else None

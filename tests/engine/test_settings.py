@@ -3,8 +3,12 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from groco_cli.data.counter import uniforms
+from groco_cli.data.sampling import shuffled
 from groco_cli.data.sources.named import ALIASES, NAMED
 from groco_cli.engine.configuration import by_section, read_toml, resolve, resume_settings, to_toml
 from groco_cli.engine.objective import build_loss
@@ -72,12 +76,36 @@ def test_options_override_the_file_which_overrides_the_recipe(tmp_path):
     [
         ("[optim]\nepocs = 7\n", "no setting epocs"),
         ("[optimm]\nepochs = 7\n", "no section [optimm]"),
-        ('[optim]\nepochs = "7"\n', "epochs = '7' should be a whole number; write it like epochs = 10"),
+        ('[optim]\nepochs = "7"\n', "epochs = '7' should be a whole number; write it like epochs = 100"),
         ("[views]\nviews = 2.5\n", "views = 2.5 should be a whole number"),
         ("[views]\nhue = true\n", "hue = True should be a number; write it like hue = 0.5"),
-        ("[run]\ncompile = 1\n", "compile = 1 should be true or false; write it like compile = true"),
-        ("[views]\nblur = 1.0\n", "blur = 1.0 should be a list; write it like blur = [0.2, 1.0]"),
-        ("[data]\ndata = []\n", 'should be text; write it like data = "text"'),
+        ("[run]\ncompile = 1\n", "compile = 1 should be true or false; write it like compile = false"),
+        ("[views]\nblur = 1.0\n", "blur = 1.0 should be a list of numbers; write it like blur = [0.2, 1.0]"),
+        ("[data]\ndata = []\n", 'should be text; write it like data = "digits"'),
+        ("[data]\ndata_root = 7.5\n", 'should be text; write it like data_root = "text"'),
+        ("[run]\nsave_every = 1.5\n", 'should be text; write it like save_every = "1,30min"'),
+        ("[run]\nlog_to = 'wandb'\n", 'should be a list of texts; write it like log_to = ["tensorboard"]'),
+        ("[run]\nlog_to = ['w&b']\n", "--log-to w&b: no such choice"),
+        ("[views]\ncrop_scale = ['a', 'b']\n", "[views]: crop_scale = ['a', 'b'] should be a list of numbers"),
+        ("[views]\ncrop_scale = [true, 1]\n", "[views]: crop_scale = [True, 1] should be a list of numbers"),
+        ("[views]\nblur = ['x']\n", "[views]: blur = ['x'] should be a list of numbers; write it like blur = [0.2"),
+        ("[views]\nblur = [[1.0]]\n", "[views]: blur = [[1.0]] should be a list of numbers"),
+        ("[views]\nblur = []\n", "--blur has no value; write one for all views or one for each, such as blur = [1.0"),
+        ("[views]\nsolarise = []\n", "--solarise has no value"),
+        ("[views]\nblur = [1, 0, 7]\n", "--blur 7.0 is out of range; type a number from 0 to 1"),
+        ("[views]\nblur_sigma = [0.1, inf]\n", "--blur-sigma 0.1 inf is out of range; type --blur-sigma 0.1 2.0"),
+        (
+            "[views]\nmean = ['a', 'b', 'c']\n",
+            "should be a list of numbers; write it like mean = [0.485, 0.456, 0.406]",
+        ),
+        ("[views]\nmean = [0.5, 0.5]\n", "views.mean = [0.5, 0.5] should be 3 numbers, one for each channel; write"),
+        ("[views]\nmean = [0.5]\n", "views.mean = [0.5] should be 3 numbers"),
+        ("[views]\nmean = [nan, 0, 0]\n", "views.mean = [nan, 0.0, 0.0] should be 3 numbers"),
+        ("[views]\nstd = [0, 1, 1]\n", "views.std = [0.0, 1.0, 1.0] should be 3 positive numbers"),
+        (
+            "[run]\nseed = 18446744073709551616\n",
+            "--seed 18446744073709551616 is out of range; type a number from 0 to",
+        ),
         ("[nothing]\nx = 1\n", "there are data, views, model, method, loss, optim, run"),
         ("optim = 7\n", "optim is a section"),
         ("[optim\n", "is no TOML"),
@@ -90,6 +118,23 @@ def test_a_file_with_mistakes_is_refused(tmp_path, text, message):
         resolve("digits", file, {})
     assert message in f"{caught.value.message}; {caught.value.hint}"
     assert caught.value.hint
+
+
+def test_the_largest_seed_that_is_taken_is_the_largest_that_torch_and_numpy_take():
+    seed = resolve("digits", None, {"run": {"seed": 2**64 - 1}}).run.seed
+    torch.Generator().manual_seed(seed)
+    assert sorted(shuffled(4, seed)(0)) == [0, 1, 2, 3]
+    assert uniforms(1, seed=seed, epoch=0, view=0, samples=np.arange(2)).shape == (2, 1)
+    with pytest.raises(ValueError, match="Overflow"):
+        torch.Generator().manual_seed(seed + 1)
+
+
+def test_whole_numbers_may_stand_in_a_list_of_numbers(tmp_path):
+    file = tmp_path / "some.toml"
+    file.write_text("[views]\nblur = [1, 0]\nmean = [0, 0, 0]\nstd = [1, 1, 1]\n")
+    views = resolve("digits", file, {}).views
+    assert (views.blur, views.mean, views.std) == ((1.0, 0.0), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert {type(value) for value in views.blur} == {float}
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest():
