@@ -18,6 +18,9 @@ from groco_cli.errors import GrocoError, UsageError, first_line
 from groco_cli.files import atomic_write, cannot_read
 
 _NEEDED = frozenset({"step", "model", "optimizer", "scaler"})
+_OTHER_IMAGES = (
+    "put the images back as they were, type --data and where they lie now, or begin a new run with another --output"
+)
 
 
 class DamagedStateError(GrocoError):
@@ -39,6 +42,7 @@ class TrainingState:
         step: Steps done.
         overflows: Steps of fp16 that changed nothing, as their gradients were too large for it; counted on the device.
         data: Counts that settle which images come when, by what they count; as binding as the settings.
+        images: A hash of the images' names (`Source.inventory`), as binding; "" where it is not known.
     """
 
     model: nn.Module
@@ -48,12 +52,14 @@ class TrainingState:
     step: int = 0
     overflows: int | Tensor = 0
     data: Mapping[str, int] = field(default_factory=dict)
+    images: str = ""
 
     def save(self, path: Path) -> None:
         """Write everything."""
         state = {
             "settings": dict(self.settings),
             "data": dict(self.data),
+            "images": self.images,
             "step": self.step,
             "overflows": int(self.overflows),
             "model": self.model.state_dict(),
@@ -78,7 +84,7 @@ class TrainingState:
 
         Raises:
             DamagedStateError: If the file is not what was written.
-            UsageError: If it is of a run with other settings, or on another number of images.
+            UsageError: If it is of a run with other settings, or on other images.
             GrocoError: If the file cannot be read, memory runs out, or it is whole but does not fit this version's
                 model or optimiser.
         """
@@ -117,9 +123,10 @@ class TrainingState:
             there = self.data.get(what, count)
             if there != count:
                 raise UsageError(
-                    f"--resume: {path} is of a run on {count:,} {what}, and now there are {there:,}",
-                    "put the images back as they were, or begin a new run with another --output",
+                    f"--resume: {path} is of a run on {count:,} {what}, and now there are {there:,}", _OTHER_IMAGES
                 )
+        if self.images and stored.get("images", "") not in ("", self.images):
+            raise UsageError(f"--resume: {path} is of a run on images of other names", _OTHER_IMAGES)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], str]:

@@ -16,9 +16,13 @@ from groco_cli.errors import UsageError, did_you_mean
 
 Overrides = Mapping[str, Mapping[str, Any]]  # section → name → value
 
-# Where a run goes on and what is kept of it: no weight depends on these, so they may change when it is resumed.
+# Where a run goes on and what is kept of it: no weight depends on these, so they may change when it is resumed. Images
+# may lie elsewhere, if they are the same (`TrainingState`); and be skipped from now on, as none was bad before.
 _PLACES = {"device", "compile", "output", "gpus", "processes", "nodes", "rdzv", "process_timeout", "log_to"}
-_FREE = {"data": {"data_root", "workers"}, "run": {*_PLACES, "save_every", "keep", "milestones"}}
+_FREE = {
+    "data": {"data", "data_root", "workers", "on_bad_image"},
+    "run": {*_PLACES, "save_every", "keep", "milestones"},
+}
 
 # What a value should be, for people, and how TOML writes one where its setting has no default to show.
 _KINDS: dict[Any, tuple[str, str]] = {
@@ -58,7 +62,7 @@ def resolve(recipe: str | None, file: Path | None, options: Overrides) -> Pretra
 
 
 def resume_settings(file: Path, options: Overrides) -> PretrainSettings:
-    """The settings of a run that is resumed: its own, but where it runs, logs to and what is kept of it may change.
+    """The settings of a run that is resumed: its own, but where it runs, reads, logs to and what it keeps may change.
 
     Args:
         file: The run's settings.toml.

@@ -158,6 +158,8 @@ def test_a_resumed_run_takes_another_device_but_no_other_setting(tmp_path):
     moved = resume_settings(file, {"run": {"device": "cpu"}, "data": {"workers": 3}})
     assert (moved.run.device, moved.data.workers) == ("cpu", 3)
     assert resume_settings(file, {"optim": {"epochs": moved.optim.epochs}}).optim == moved.optim
+    skips = {"data": "/elsewhere/pictures", "on_bad_image": "skip"}
+    assert resume_settings(file, {"data": skips}).data == dataclasses.replace(moved.data, workers=-1, **skips)
     with pytest.raises(UsageError, match=r"optim.epochs"):
         resume_settings(file, {"optim": {"epochs": moved.optim.epochs + 1}})
 
