@@ -5,13 +5,14 @@ import json
 import tomllib
 import typing
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from groco_cli.engine.recipes import RECIPES, default_recipe
-from groco_cli.engine.settings import PretrainSettings
+from groco_cli.engine.settings import ModelSettings, PretrainSettings, RunSettings
 from groco_cli.errors import UsageError, did_you_mean
 
 Overrides = Mapping[str, Mapping[str, Any]]  # section → name → value
@@ -38,6 +39,8 @@ _KINDS: dict[Any, tuple[str, str]] = {
 def resolve(recipe: str | None, file: Path | None, options: Overrides) -> PretrainSettings:
     """The settings of a run: options over file over recipe.
 
+    Where one of them takes another loss or backbone than what it overrides, that one's settings of the old go too.
+
     Args:
         recipe: `--recipe`; where None, the file's, else the usual one for the data.
         file: `--config`, a TOML file such as a run's settings.toml.
@@ -57,7 +60,7 @@ def resolve(recipe: str | None, file: Path | None, options: Overrides) -> Pretra
     settings = RECIPES[named].settings
     sections = {key: value for key, value in from_file.items() if key != "recipe"}
     for overrides, where in ((sections, f"--config {file}"), (options, "options")):
-        settings = override(settings, overrides, where)
+        settings = _without_foreign(override(settings, overrides, where), settings, overrides)
     return settings
 
 
@@ -72,7 +75,7 @@ def resume_settings(file: Path, options: Overrides) -> PretrainSettings:
         UsageError: If an option contradicts the run's settings.
     """
     settings = resolve(None, file, {})
-    resumed = override(settings, options, "options")
+    resumed = override(settings, _launched_anew(options), "options")
     wanted = binding(resumed)
     for name, before in binding(settings).items():
         if wanted[name] != before:
@@ -140,8 +143,8 @@ def override(settings: PretrainSettings, overrides: Overrides, where: str) -> Pr
         checked = {
             name: _checked(name, value, type(current), f"{where}, [{section}]") for name, value in values.items()
         }
-        sections[section] = dataclasses.replace(current, **checked)  # type: ignore[type-var]
-    return dataclasses.replace(settings, **sections)
+        sections[section] = replace(current, **checked)  # type: ignore[type-var]
+    return replace(settings, **sections)
 
 
 def to_toml(settings: PretrainSettings) -> str:
@@ -163,6 +166,30 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UsageError(f"--config {path}: {error.strerror or error}", "give a settings.toml") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path} is no TOML: {error}", "compare it with a run's settings.toml") from error
+
+
+def _without_foreign(settings: PretrainSettings, before: PretrainSettings, given: Overrides) -> PretrainSettings:
+    """Settings without what was there before another loss or backbone was given, and does not belong to that."""
+    loss, model = settings.loss, settings.model
+    if loss.loss != before.loss.loss:
+        unset: dict[str, Any] = dict.fromkeys(set(loss.foreign) - given["loss"].keys())
+        loss = replace(loss, **unset)
+    if model.arch != before.model.arch and "attention_heads" not in given["model"]:
+        model = replace(model, attention_heads=ModelSettings.attention_heads)
+    return replace(settings, loss=loss, model=model)
+
+
+def _launched_anew(options: Overrides) -> Overrides:
+    """Options of a resumed run: where they say what it runs on, they say all of it, as those of a new run would.
+
+    Else `--gpus 1` would contradict the `--processes 2` that the run was begun with.
+    """
+    run = dict(options.get("run", {}))
+    if run.keys() & {"device", "gpus", "processes"}:
+        run = {name: getattr(RunSettings, name) for name in ("device", "gpus", "processes", "nodes")} | run
+    if run.get("nodes") == 1:
+        run = {"rdzv": RunSettings.rdzv} | run
+    return {**options, "run": run}
 
 
 def _checked(name: str, value: Any, section: type, where: str) -> Any:

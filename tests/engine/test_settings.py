@@ -1,16 +1,19 @@
 """Settings: what is refused, and in which order recipe, file and options count."""
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 
 from groco_cli.data.counter import uniforms
 from groco_cli.data.sampling import shuffled
 from groco_cli.data.sources.named import ALIASES, NAMED
-from groco_cli.engine.configuration import by_section, read_toml, resolve, resume_settings, to_toml
+from groco_cli.distributed.launch import LaunchSettings
+from groco_cli.engine.configuration import by_section, override, read_toml, resolve, resume_settings, to_toml
 from groco_cli.engine.objective import build_loss
 from groco_cli.engine.recipes import _DEFAULTS, RECIPES, better_recipe, default_recipe
 from groco_cli.engine.settings import LossSettings, MethodSettings, OptimSettings, PretrainSettings, ViewSettings
@@ -159,9 +162,81 @@ def test_a_resumed_run_takes_another_device_but_no_other_setting(tmp_path):
     assert (moved.run.device, moved.data.workers) == ("cpu", 3)
     assert resume_settings(file, {"optim": {"epochs": moved.optim.epochs}}).optim == moved.optim
     skips = {"data": "/elsewhere/pictures", "on_bad_image": "skip"}
-    assert resume_settings(file, {"data": skips}).data == dataclasses.replace(moved.data, workers=-1, **skips)
+    assert resume_settings(file, {"data": skips}).data == replace(moved.data, workers=-1, **skips)
     with pytest.raises(UsageError, match=r"optim.epochs"):
         resume_settings(file, {"optim": {"epochs": moved.optim.epochs + 1}})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given", "left"),
+    [
+        ("mocov3-vits-100ep", {"loss": "groco"}, LossSettings(loss="groco")),
+        ("groco-beta2-n10", {"loss": "infonce"}, LossSettings(loss="infonce")),
+        ("triplet-margin-0.8", {"loss": "groco"}, LossSettings(loss="groco")),
+        ("triplet-margin-0.8", {"loss": "groco", "beta": 4.0}, LossSettings(loss="groco", beta=4.0)),
+        ("mocov3-vits-100ep", {"loss": "infonce"}, LossSettings(loss="infonce", temperature=0.2)),
+    ],
+)
+@pytest.mark.parametrize("layer", ["options", "file"])
+def test_another_loss_leaves_the_recipe_s_settings_of_the_old_one_behind(tmp_path, layer, recipe, given, left):
+    expected = replace(left, num_negatives=RECIPES[recipe].settings.loss.num_negatives)
+    file = tmp_path / "some.toml"
+    file.write_text(tomli_w.dumps({"loss": given}))
+    settings = resolve(recipe, *((file, {}) if layer == "file" else (None, {"loss": given})))
+    assert settings.loss == expected
+    build_loss(settings.loss, settings.method.method)
+    file.write_text(to_toml(settings))
+    assert resolve(None, file, {}) == settings
+
+
+@pytest.mark.parametrize("layer", ["options", "file"])
+def test_what_is_given_beside_another_loss_has_to_be_that_loss_s(tmp_path, layer):
+    given = {"loss": {"loss": "groco", "temperature": 0.5}}
+    file = tmp_path / "some.toml"
+    file.write_text(tomli_w.dumps(given))
+    settings = resolve("mocov3-vits-100ep", *((file, {}) if layer == "file" else (None, given)))
+    with pytest.raises(UsageError, match="--temperature is no setting of --loss groco"):
+        build_loss(settings.loss, settings.method.method)
+
+
+def test_another_backbone_has_its_own_attention_heads_unless_some_are_given():
+    recipe = "mocov3-vits-100ep"
+    assert resolve(recipe, None, {"model": {"arch": "resnet18"}}).model.attention_heads == 0
+    assert resolve(recipe, None, {"model": {"arch": "vit_small_patch16_224"}}).model.attention_heads == 12
+    assert resolve(recipe, None, {"model": {"arch": "vit_tiny_patch16_224", "attention_heads": 6}}).model == replace(
+        RECIPES[recipe].settings.model, arch="vit_tiny_patch16_224", attention_heads=6
+    )
+
+
+MANY = {"gpus": 8, "nodes": 2, "rdzv": "head:1"}
+
+
+@pytest.mark.parametrize(
+    ("begun", "typed", "wanted"),
+    [
+        ({"processes": 2}, {"gpus": 1}, {"gpus": 1}),
+        ({"device": "cpu", "processes": 2}, {"gpus": 4}, {"gpus": 4}),
+        (MANY, {"device": "cpu"}, {"device": "cpu"}),
+        (MANY, {"gpus": 1}, {"gpus": 1}),
+        (MANY, {"gpus": 4, "nodes": 3}, {"gpus": 4, "nodes": 3, "rdzv": "head:1"}),
+        (MANY, {"rdzv": "other:2"}, MANY | {"rdzv": "other:2"}),
+        (MANY, {"nodes": 4}, MANY | {"nodes": 4}),
+        (MANY, {"nodes": 1}, {"gpus": 8}),
+        (MANY, {"keep": 5, "process_timeout": 60}, MANY | {"process_timeout": 60}),
+        (MANY, {}, MANY),
+    ],
+)
+def test_a_resumed_run_goes_on_where_it_is_told_to_whatever_it_was_begun_on(tmp_path, begun, typed, wanted):
+    file = tmp_path / "settings.toml"
+    file.write_text(to_toml(override(RECIPES["digits"].settings, {"run": begun}, "test")))
+    assert resume_settings(file, {"run": typed}).run.launch() == LaunchSettings(**wanted)
+
+
+def test_what_a_resumed_run_is_told_has_to_agree_with_itself(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text(to_toml(RECIPES["digits"].settings))
+    with pytest.raises(UsageError, match="--gpus 1 and --device cpu contradict each other"):
+        resume_settings(file, {"run": {"gpus": 1, "device": "cpu"}})
 
 
 def test_the_paper_s_recipe_is_the_published_one():
@@ -293,10 +368,10 @@ def test_each_parameter_of_the_views_can_be_set_and_the_rest_stays_published():
         0.5,
     ]  # the last is the local one's
     for before, after in zip(published, changed, strict=True):
-        photometric = dataclasses.replace(
+        photometric = replace(
             after.photometric, hue=0.1, flip_probability=0.5, blur_probability=before.photometric.blur_probability
         )
-        assert dataclasses.replace(after, crop_scale=before.crop_scale, photometric=photometric) == before
+        assert replace(after, crop_scale=before.crop_scale, photometric=photometric) == before
 
 
 def test_options_find_their_section_by_their_name():
