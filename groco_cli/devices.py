@@ -1,5 +1,6 @@
 """Which device the work runs on, in which precision, and how many processes may decode beside it."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,6 +10,7 @@ import torch
 from groco_cli.errors import UsageError
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+_NO_MEMORY = ("you tried to allocate", "std::bad_alloc")  # torch's allocator for CPUs, and its C++ otherwise
 
 
 def choose_device(name: str) -> torch.device:
@@ -105,6 +107,15 @@ def whole_float32() -> Iterator[None]:
 def peak_memory(device: torch.device) -> int | None:
     """Most of a GPU's memory that this process had in use at a time, bytes; None elsewhere. Waits for nothing."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a GPU's memory, or the machine's, ran out; of the latter torch has no class."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def usable_cores() -> int:

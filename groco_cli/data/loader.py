@@ -7,7 +7,7 @@ A view depends on (seed, epoch, image, view) alone: not on the batch, the number
 was resumed.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from groco_cli import console
+from groco_cli.data.bad_images import beyond_reason, cannot_decode, gone
 from groco_cli.data.counter import uniforms
 from groco_cli.data.crops import CROP_DRAWS, affine, crop_boxes, resized_crops
 from groco_cli.data.photometric import PHOTOMETRIC_DRAWS, draw_changes
@@ -68,7 +69,7 @@ class ViewLoader:
         workers: Processes that decode, for images in files.
         share: This process's part of each batch.
         on_bad_image: "error", or "skip": a bad image's place goes to another one of no batch-mate's number, the bad
-            one is named once, and more than one in a hundred are an error.
+            one is named once, and more than one in a hundred of an epoch are an error.
         dtype: What colours and blur are computed in; views are float32 in any case.
         drop_last: Whether what is over is left to later epochs; a rest of fewer images than processes always is.
     """
@@ -164,22 +165,25 @@ class ViewLoader:
     def _crops_from_files(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> Iterator["_Crops"]:
         assert self._files is not None
         self._requests.now = (Request(epoch, self.share.of(batch), batch) for batch in batches)
+        met: set[str] = set()
         for batch in self._files:
-            self._report(batch.bad, whole=len(batch.samples) > 0)
+            met.update(name for name, _ in batch.bad)
+            self._report(batch.bad, met, whole=len(batch.samples) > 0)
             yield _Crops(batch.samples.numpy(), batch.pictures)
 
-    def _report(self, bad: Sequence[BadImage], *, whole: bool) -> None:
-        """Name each bad image once; stop if the batch is not whole, or there are too many."""
+    def _report(self, bad: Sequence[BadImage], met: Set[str], *, whole: bool) -> None:
+        """Name each bad image once; stop if the batch is not whole, or too many were met in this epoch."""
         if not whole:
             skip = "no other image is left to take its place" if self.skips else "or type --on-bad-image skip"
-            raise _cannot_decode(bad[0], f"replace the file or move it away; {skip}")
+            raise cannot_decode(self.source, bad[0], f"replace the file or move it away; {skip}")
         for name, reason in bad:
             if name not in self.bad:
                 self.bad[name] = reason
                 console.warn(f"skipped {name}: {reason}; another image takes its place")
-        if too_many(len(self.bad), len(self.source)):
-            raise GrocoError(
-                f"{len(self.bad)} of {len(self.source):,} images cannot be decoded, the last of them {bad[-1].name}",
+        found = beyond_reason(len(self.bad), len(met), len(self.source), self.share.processes)
+        if found:
+            raise gone(self.source) or GrocoError(
+                f"{found[0]:,} of {found[1]:,} images cannot be decoded, the last of them {bad[-1].name}",
                 "more than one in a hundred: look at the files; groco data counts the bad ones",
             )
 
@@ -238,14 +242,9 @@ def evaluation_batches(
     else:
         numbers = [range(i, min(i + batch_size, len(source))) for i in range(0, len(source), batch_size)]
         files = worker_loader(WholePictures(source, transform), numbers, workers, device)
-        batches = _pictures_from_files(files, on_bad_image)
+        batches = _pictures_from_files(source, files, on_bad_image)
     for samples, pictures in batches:
         yield samples, transform.normalisation(pictures.to(device, non_blocking=True).float().div_(255))
-
-
-def too_many(bad: int, images: int) -> bool:
-    """Whether more than one image in a hundred is bad: then it is not single files, but something is wrong."""
-    return bad > max(1, images / 100)
 
 
 class _Crops(NamedTuple):
@@ -255,16 +254,14 @@ class _Crops(NamedTuple):
     crops: list[Tensor]
 
 
-def _pictures_from_files(files: Iterable[Prepared], on_bad_image: str) -> Iterator[tuple[Tensor, Tensor]]:
+def _pictures_from_files(
+    source: Source, files: Iterable[Prepared], on_bad_image: str
+) -> Iterator[tuple[Tensor, Tensor]]:
     for batch in files:
         if batch.bad and on_bad_image == "error":
-            raise _cannot_decode(batch.bad[0], "replace the file or move it away")
+            raise cannot_decode(source, batch.bad[0], "replace the file or move it away")
         if batch.pictures:
             yield batch.samples, batch.pictures[0]
-
-
-def _cannot_decode(bad: BadImage, hint: str) -> GrocoError:
-    return GrocoError(f"cannot decode {bad.name}: {bad.reason}", hint)
 
 
 def _turned(images: Tensor, settings: Affine, draws: NDArray[np.float64]) -> Tensor:

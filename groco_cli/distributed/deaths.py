@@ -5,7 +5,8 @@ import signal
 from groco_cli.errors import GrocoError
 
 _CAUSES: dict[int, str] = {
-    signal.SIGKILL: "often memory runs out: type fewer --workers, or train with a smaller --batch-size and --resume",
+    signal.SIGKILL: "often memory runs out: type fewer --workers, which a resumed run may have too, or begin a new "
+    "run with a smaller --batch-size",
     signal.SIGBUS: "often /dev/shm is full, through which workers hand on images: enlarge it (in a container by "
     "--shm-size), or type fewer --workers",
     signal.SIGABRT: "often processes waited for each other in vain, and NCCL gave up: its message is above; set "

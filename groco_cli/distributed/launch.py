@@ -1,7 +1,7 @@
 """One process or many: whether to run alone, to start others, or to join those that were started with this one.
 
 `--gpus 4` starts four through torch's elastic launcher; torchrun and srun start them by themselves, and say so in the
-environment. docs/cluster.md shows each way.
+environment. Or srun starts one on each machine, which starts the others there. docs/cluster.md shows each way.
 """
 
 import logging
@@ -22,7 +22,7 @@ import torch
 
 from groco_cli import console, devices
 from groco_cli.distributed.deaths import killed
-from groco_cli.distributed.place import Place, place
+from groco_cli.distributed.place import Place, is_srun_s_launcher, place
 from groco_cli.errors import GrocoError, UsageError, first_line
 
 if TYPE_CHECKING:
@@ -143,7 +143,10 @@ def started(
         GrocoError: If a process was killed, or the machines did not find each other.
         SystemExit: If a process ended with an error, which it has told; with its exit code.
     """
-    if place(environment) is not None:
+    # Where srun started one task on each machine, and several processes are to meet there, each task starts its own.
+    several = max(wanted.gpus, wanted.processes) > 1
+    starts_its_own = several and bool(wanted.rdzv) and is_srun_s_launcher(environment, wanted.nodes)
+    if place(environment) is not None and not starts_its_own:
         return False
     count = processes_wanted(wanted)
     if count * wanted.nodes == 1:

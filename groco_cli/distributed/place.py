@@ -47,6 +47,19 @@ def place(environment: Mapping[str, str]) -> Place | None:
     return None
 
 
+def is_srun_s_launcher(environment: Mapping[str, str], nodes: int) -> bool:
+    """Whether srun started this process as one of as many as there are machines, one on each.
+
+    Args:
+        environment: Its environment variables.
+        nodes: How many machines are wanted.
+    """
+    if "RANK" in environment or not _is_task_of_srun(environment):
+        return False
+    machines = environment.get("SLURM_STEP_NUM_NODES") or environment.get("SLURM_NNODES") or str(nodes)
+    return str(_tasks(environment)) == machines == str(nodes)
+
+
 def _of_torchrun(environment: Mapping[str, str]) -> Place:
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         _needed(environment, name)  # torch reads these itself

@@ -13,10 +13,14 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
+from groco_cli import devices
 from groco_cli.errors import GrocoError, UsageError, first_line
 from groco_cli.files import atomic_write, cannot_read
 
 _NEEDED = frozenset({"step", "model", "optimizer", "scaler"})
+_OTHER_IMAGES = (
+    "put the images back as they were, type --data and where they lie now, or begin a new run with another --output"
+)
 
 
 class DamagedStateError(GrocoError):
@@ -38,6 +42,7 @@ class TrainingState:
         step: Steps done.
         overflows: Steps of fp16 that changed nothing, as their gradients were too large for it; counted on the device.
         data: Counts that settle which images come when, by what they count; as binding as the settings.
+        images: A hash of the images' names (`Source.inventory`), as binding; "" where it is not known.
     """
 
     model: nn.Module
@@ -47,12 +52,14 @@ class TrainingState:
     step: int = 0
     overflows: int | Tensor = 0
     data: Mapping[str, int] = field(default_factory=dict)
+    images: str = ""
 
     def save(self, path: Path) -> None:
         """Write everything."""
         state = {
             "settings": dict(self.settings),
             "data": dict(self.data),
+            "images": self.images,
             "step": self.step,
             "overflows": int(self.overflows),
             "model": self.model.state_dict(),
@@ -77,7 +84,7 @@ class TrainingState:
 
         Raises:
             DamagedStateError: If the file is not what was written.
-            UsageError: If it is of a run with other settings, or on another number of images.
+            UsageError: If it is of a run with other settings, or on other images.
             GrocoError: If the file cannot be read, memory runs out, or it is whole but does not fit this version's
                 model or optimiser.
         """
@@ -116,9 +123,10 @@ class TrainingState:
             there = self.data.get(what, count)
             if there != count:
                 raise UsageError(
-                    f"--resume: {path} is of a run on {count:,} {what}, and now there are {there:,}",
-                    "put the images back as they were, or begin a new run with another --output",
+                    f"--resume: {path} is of a run on {count:,} {what}, and now there are {there:,}", _OTHER_IMAGES
                 )
+        if self.images and stored.get("images", "") not in ("", self.images):
+            raise UsageError(f"--resume: {path} is of a run on images of other names", _OTHER_IMAGES)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], str]:
@@ -132,7 +140,7 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
     except OSError as error:
         raise cannot_read(path, error) from error
     except Exception as error:  # what a damaged file raises is anybody's guess
-        if _out_of_memory(error):
+        if devices.out_of_memory(error):
             raise GrocoError(f"not enough memory to read {path}", "free some, then type the same again") from error
         raise DamagedStateError(f"{path} is damaged ({first_line(error)})") from error
 
@@ -147,10 +155,6 @@ def _unpacked(content: bytes) -> dict[str, Any]:
     if not isinstance(stored, dict) or not stored.keys() >= _NEEDED:
         raise ValueError("it is something else than a state")
     return stored
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or "you tried to allocate" in str(error)  # torch's own is a RuntimeError
 
 
 def _tensors(state: Mapping[Any, Mapping[str, Any]]) -> list[Tensor]:

@@ -83,13 +83,13 @@ class NoLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a run's metrics; a last one that a kill cut short is left out."""
+    """All whole lines of a run's metrics; a last one that a kill or a power cut spoilt is left out."""
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             lines.append(json.loads(line))
-        except json.JSONDecodeError:
+        except ValueError:  # no JSON, or not even UTF-8
             break
     return lines

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from groco_cli import console
+from groco_cli import console, devices
 from groco_cli.data.sources import Dataset, thinned
 from groco_cli.distributed.collectives import alone
 from groco_cli.errors import GrocoError
@@ -106,4 +106,4 @@ def knn_monitor(dataset: Dataset, device: torch.device, workers: int, on_bad_ima
 
 def _survived(error: RuntimeError) -> bool:
     """Whether memory was short, or FAISS failed, which raises nothing more special: other such errors are mistakes."""
-    return isinstance(error, torch.OutOfMemoryError) or "faiss" in str(error)
+    return devices.out_of_memory(error) or "faiss" in str(error)

@@ -1,20 +1,14 @@
 """What is trained and what is minimised, built from settings."""
 
-import inspect
-
 from groco_cli import __version__
 from groco_cli.engine.configuration import to_toml
 from groco_cli.engine.methods import Method, MoCoV3, Siamese
 from groco_cli.engine.passes import Passes
-from groco_cli.engine.settings import LossSettings, PretrainSettings
+from groco_cli.engine.settings import LOSSES, LossSettings, PretrainSettings
 from groco_cli.errors import UsageError
-from groco_cli.losses import GroCoLoss, InfoNCELoss, MoCoLoss, TripletLoss
+from groco_cli.losses import MoCoLoss
 from groco_cli.losses.base import ViewLoss
 from groco_cli.models import Encoder, EncoderMetadata, Projector, create_encoder
-
-_CLASSES: dict[str, type[ViewLoss]] = {"groco": GroCoLoss, "infonce": InfoNCELoss, "triplet": TripletLoss}
-_OPTIONS = {"num_negatives": "--negatives"}  # where it is not the setting's name with dashes
-_ARGUMENTS = {"network": "kind"}  # where the loss's argument is not called as the setting
 
 
 def build_loss(settings: LossSettings, method: str = "siamese") -> ViewLoss:
@@ -27,13 +21,11 @@ def build_loss(settings: LossSettings, method: str = "siamese") -> ViewLoss:
     Raises:
         UsageError: If a value is set that this loss does not have.
     """
-    made = MoCoLoss if (settings.loss, method) == ("infonce", "mocov3") else _CLASSES[settings.loss]
-    given = {name: value for name, value in vars(settings).items() if name != "loss" and value is not None}
-    foreign = [name for name in given if _ARGUMENTS.get(name, name) not in inspect.signature(made).parameters]
-    if foreign:
-        option = _OPTIONS.get(foreign[0], f"--{foreign[0].replace('_', '-')}")
+    if settings.foreign:
+        option = f"--{settings.foreign[0].replace('_', '-')}"  # all have some number of negatives
         raise UsageError(f"{option} is no setting of --loss {settings.loss}", "leave it out or choose another --loss")
-    return made(**{_ARGUMENTS.get(name, name): value for name, value in given.items()})
+    made = MoCoLoss if (settings.loss, method) == ("infonce", "mocov3") else LOSSES[settings.loss]
+    return made(**settings.arguments)
 
 
 def build_method(settings: PretrainSettings) -> Method:

@@ -56,6 +56,7 @@ class Saver:
         self._run, self._epochs = settings.run, settings.optim.epochs
         self._folder, self._model, self._state, self._processes = folder, model, state, processes
         state.data = {"training images": len(loader.source), "steps per epoch": len(loader)}
+        state.images = loader.source.inventory()
         self._every = Every.parse_several(settings.run.save_every, "--save-every")
         self._saved_at = time.monotonic()
         self._skipped: set[Path] = set()

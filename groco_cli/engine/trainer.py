@@ -1,7 +1,7 @@
 """Pre-training, from settings to a run's folder; the loop reads top to bottom."""
 
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -69,6 +69,7 @@ def _pretrain(settings: PretrainSettings, resume: RunFolder | None, processes: P
     device = processes.device
     precision = devices.choose_precision(settings.run.precision, device)
     dataset = open_training_set(settings.data)
+    settings = replace(settings, data=settings.data.located())  # what is written is to be read in any folder
     loss = build_loss(settings.loss, settings.method.method)
     check_batch(settings, dataset.name, len(dataset.train), loss)
     loader = view_loader(settings, dataset.train, processes)

@@ -7,7 +7,7 @@ from typing import Any
 
 from groco_cli import console
 from groco_cli.data.sources import Dataset, Source
-from groco_cli.data.sources.base import fingerprint_of
+from groco_cli.data.sources.fingerprints import fingerprint_of
 from groco_cli.distributed import collectives
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.evaluation.comparison import Compared

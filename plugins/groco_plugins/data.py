@@ -262,7 +262,7 @@ def _summary(found: "Survey") -> str:
 
 def _warn(part: str, found: "Survey") -> None:
     """Of broken files: what a run would do."""
-    from groco_cli.data.loader import too_many
+    from groco_cli.data.bad_images import too_many
 
     bad = len(found.broken)
     if not bad:

@@ -227,6 +227,18 @@ def test_too_many_bad_images_end_the_run(picture_folder):
     assert "one in a hundred" in caught.value.hint
 
 
+def test_each_process_counts_the_bad_images_among_those_that_it_is_given_in_an_epoch(picture_folder):
+    """Of 640 images 6 may be bad: of the 40 of a process two by chance, but not three of them in one epoch."""
+    source = in_files(picture_folder, 640)
+    first = loader(source, batch_size=64, on_bad_image="skip", share=Share(0, 16))
+    for number in np.concatenate([first.share.of(batch) for batch in first.batches(0)])[:3]:
+        source.paths[number].write_bytes(b"")
+    with pytest.raises(GrocoError, match="3 of 40 images cannot be decoded"):
+        list(first.epoch(0))
+    source.paths[first.batches(0)[0][0]].write_bytes(source.paths[first.batches(0)[9][0]].read_bytes())
+    assert len(list(first.epoch(0))) == 10
+
+
 def test_bad_images_are_left_out_of_an_evaluation_where_asked(picture_folder):
     source = in_files(picture_folder)
     source.paths[5].write_bytes(b"")

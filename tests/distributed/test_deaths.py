@@ -9,6 +9,7 @@ from groco_cli.distributed.deaths import killed
     ("number", "name", "hint"),
     [
         (signal.SIGKILL, "SIGKILL", "memory runs out"),
+        (signal.SIGKILL, "SIGKILL", "begin a new run with a smaller --batch-size"),
         (signal.SIGBUS, "SIGBUS", "/dev/shm is full"),
         (signal.SIGABRT, "SIGABRT", "--process-timeout"),
         (signal.SIGABRT, "SIGABRT", "NCCL_DEBUG=WARN"),

@@ -69,6 +69,33 @@ def test_processes_are_started_only_where_they_are_not_there_yet(monkeypatch, wa
     assert begun == ([] if count is None else [count])
 
 
+ONE_EACH = {**SRUN, "SLURM_PROCID": "1", "SLURM_LOCALID": "0", "SLURM_NTASKS": "2", "SLURM_NNODES": "2"}
+ELSEWHERE = {"processes": 3, "nodes": 2, "rdzv": "head:29400"}
+
+
+@pytest.mark.parametrize(
+    ("values", "environment", "starts"),
+    [
+        (ELSEWHERE, ONE_EACH, True),
+        (ELSEWHERE, ONE_EACH | {"SLURM_NTASKS": "9", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2"}, True),
+        (ELSEWHERE, {name: value for name, value in ONE_EACH.items() if name != "SLURM_NNODES"}, True),
+        (ELSEWHERE, ONE_EACH | {"SLURM_NNODES": "1"}, False),  # both on one machine
+        (ELSEWHERE, ONE_EACH | {"SLURM_NTASKS": "6"}, False),  # all that are wanted
+        (ELSEWHERE | {"nodes": 3}, ONE_EACH, False),
+        (ELSEWHERE | {"processes": 1}, ONE_EACH, False),
+        ({"processes": 2}, ONE_EACH, False),
+        (ELSEWHERE, ONE_EACH | TORCHRUN, False),  # what such a task has started
+    ],
+)
+def test_a_task_that_srun_started_alone_on_its_machine_starts_the_others_there(
+    monkeypatch, values, environment, starts
+):
+    begun = []
+    monkeypatch.setattr(launch, "_start", lambda _, count, **how: begun.append(count))
+    assert started(LaunchSettings(device="cpu", **values), environment) is starts
+    assert begun == [3] * starts
+
+
 @pytest.mark.parametrize(
     "values", [{}, {"processes": 8}, {"gpus": 8}, {"processes": 2, "nodes": 4, "rdzv": "a:1"}, {"device": "cpu"}]
 )

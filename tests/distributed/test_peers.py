@@ -145,6 +145,25 @@ def test_a_first_process_that_told_and_took_the_store_with_it_is_not_repeated(st
     assert ended.value.code == 2
 
 
+READ_ERROR = "[/src/gloo/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:37294: Connection reset by peer. GLHF!"
+TIMED_OUT = "[/src/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 1800000ms for recv operation"
+
+
+@pytest.mark.parametrize(
+    ("error", "how"),
+    [
+        (RuntimeError(READ_ERROR), "the connection to it broke"),
+        (RuntimeError(TIMED_OUT), "it did not answer in --process-timeout"),
+        (dist.DistBackendError("NCCL error: unhandled cuda error\nmore"), "NCCL error: unhandled cuda error"),
+    ],
+)
+def test_a_process_that_is_lost_is_told_of_in_plain_words(store, monkeypatch, error, how):
+    monkeypatch.setattr(peers, "_CULPRIT_SPEAKS", 0.0)
+    with pytest.raises(GrocoError) as caught, peers._told_once(store, 1):
+        raise error
+    assert caught.value.message == f"process 1 lost another one ({how})"
+
+
 def test_nobody_waits_for_a_first_process_that_is_gone(monkeypatch):
     class Gone:
         def check(self, *what):

@@ -166,6 +166,22 @@ def test_a_state_of_a_run_on_other_images_is_refused_and_changes_nothing(tmp_pat
     assert same(everything(other), everything(state))
 
 
+def test_a_state_of_a_run_on_images_of_other_names_is_refused_and_one_that_does_not_know_them_is_not(tmp_path):
+    state, other = built(), built()
+    state.images, other.images = "a3f5", "77b0"
+    state.save(tmp_path / "state.pt")
+    with pytest.raises(UsageError, match="on images of other names") as caught:
+        other.load(tmp_path / "state.pt")
+    assert "--data" in caught.value.hint
+    other.images = ""
+    other.load(tmp_path / "state.pt")
+    assert same(everything(other), everything(state))
+    state.images = ""
+    state.save(tmp_path / "older.pt")
+    other.images = "77b0"
+    other.load(tmp_path / "older.pt")
+
+
 def test_a_state_of_a_run_with_other_settings_is_refused_and_changes_nothing(saved):
     _, path = saved
     other = built(lr=0.3)

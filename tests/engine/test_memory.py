@@ -1,7 +1,10 @@
-"""A step that does not fit into a GPU's memory: one line that says what to type, in a run and in its measurement."""
+"""A step that does not fit into the memory: one line that says what to type, in a run and in its measurement."""
 
+import errno
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,9 +35,10 @@ def too_large_from(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_ends_with_one_line_and_keeps_what_it_saved(quick, monkeypatch):
     too_large_from(4, monkeypatch)
-    with pytest.raises(GrocoError, match=r"^a step on 32 images does not fit into the memory of cpu") as caught:
+    with pytest.raises(GrocoError, match=r"^a step on 32 images does not fit into this machine's memory$") as caught:
         pretrain(quick)
-    assert caught.value.hint.startswith("type --micro-batch 16, a smaller --batch-size, or more --gpus")
+    smaller = "--micro-batch 16 or a smaller --batch-size"
+    assert caught.value.hint == f"begin a new run with {smaller}, or stop what else uses it"
     assert caught.value.exit_code == 1
     assert RunFolder(Path(quick.run.output)).state(3).exists()
 
@@ -61,7 +65,42 @@ def test_what_to_type_is_half_of_what_was_encoded_at_once(quick, processes, micr
         memory_explained(settings, Processes(device=CPU, world=processes)),
     ):
         raise torch.OutOfMemoryError
-    assert caught.value.hint.startswith(f"type {first}")
+    assert caught.value.hint.startswith(f"begin a new run with {first}")
+
+
+def test_more_gpus_are_another_way_out_where_there_are_any(quick, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H100")
+    gpu = Processes(device=torch.device("cuda", 0))
+    with (
+        pytest.raises(GrocoError, match=r"into the memory of cuda:0 \(H100\)$") as caught,
+        memory_explained(quick, gpu),
+    ):
+        raise torch.OutOfMemoryError
+    assert caught.value.hint.endswith("a smaller --batch-size, type more --gpus, or stop what else uses it")
+
+
+def numpy_s() -> None:
+    np.empty(10**15)
+
+
+def torch_s() -> None:
+    torch.empty(10**15)
+
+
+def the_system_s() -> None:
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))  # as where no worker can be started
+
+
+@pytest.mark.parametrize("ask", [numpy_s, torch_s, the_system_s])
+def test_a_machine_s_memory_runs_out_as_a_gpu_s_does(quick, ask):
+    with pytest.raises(GrocoError, match="a step on 32 images"), memory_explained(quick, Processes(device=CPU)):
+        ask()
+
+
+@pytest.mark.parametrize("mistake", [RuntimeError("sizes do not match"), OSError(errno.ENOENT, "no such file")])
+def test_a_mistake_in_the_program_is_not_taken_for_it(quick, mistake):
+    with pytest.raises(type(mistake)), memory_explained(quick, Processes(device=CPU)):
+        raise mistake
 
 
 def test_a_score_that_finds_no_memory_is_a_warning_and_the_run_goes_on(tiny, monkeypatch):

@@ -24,6 +24,14 @@ def test_a_resumed_log_drops_what_will_be_run_again_and_a_line_cut_short(tmp_pat
     assert path.read_text() == '{"kind": "train", "step": 1}\n'
 
 
+@pytest.mark.parametrize("end", [b"\xff\xfe\x00\n", b"\x00" * 40, b'{"kind": "tr\xc3'])
+def test_a_power_cut_that_spoils_the_end_costs_that_line_only(tmp_path, end):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"kind": "train", "step": 1}\n' + end)
+    MetricsLog(path, step=9).close()
+    assert path.read_bytes() == b'{"kind": "train", "step": 1}\n'
+
+
 def test_a_run_from_its_beginning_keeps_nothing_of_one_that_was_killed_before_its_first_state(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"kind": "knn", "step": 0}\n')

@@ -1,12 +1,19 @@
 """Settings: what is refused, and in which order recipe, file and options count."""
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tomli_w
+import torch
 
+from groco_cli.data.counter import uniforms
+from groco_cli.data.sampling import shuffled
 from groco_cli.data.sources.named import ALIASES, NAMED
-from groco_cli.engine.configuration import by_section, read_toml, resolve, resume_settings, to_toml
+from groco_cli.distributed.launch import LaunchSettings
+from groco_cli.engine.configuration import by_section, override, read_toml, resolve, resume_settings, to_toml
 from groco_cli.engine.objective import build_loss
 from groco_cli.engine.recipes import _DEFAULTS, RECIPES, better_recipe, default_recipe
 from groco_cli.engine.settings import LossSettings, MethodSettings, OptimSettings, PretrainSettings, ViewSettings
@@ -58,24 +65,6 @@ def assert_matches(pattern: str, error: UsageError) -> None:
         assert part in line
 
 
-@pytest.mark.parametrize(
-    ("text", "hint"),
-    [
-        ("mean = [0.5, 0.5]", "mean = [0.485, 0.456, 0.406]"),
-        ("mean = [0.5, nan, 0.5]", "mean = [0.485, 0.456, 0.406]"),
-        ("std = [0.5, 0.0, 0.5]", "std = [0.229, 0.224, 0.225]"),
-        ("std = [inf, 0.5, 0.5]", "std = [0.229, 0.224, 0.225]"),
-    ],
-)
-def test_a_normalisation_that_is_none_is_refused(tmp_path, text, hint):
-    file = tmp_path / "some.toml"
-    file.write_text(f"[views]\n{text}\n")
-    with pytest.raises(UsageError) as caught:
-        resolve("digits", file, {})
-    assert caught.value.message == f"[views] {text} is out of range"
-    assert caught.value.hint == f"write it like {hint}"
-
-
 def test_options_override_the_file_which_overrides_the_recipe(tmp_path):
     file = tmp_path / "some.toml"
     file.write_text('recipe = "digits"\n[optim]\nepochs = 7\nbatch_size = 64\n')
@@ -90,12 +79,37 @@ def test_options_override_the_file_which_overrides_the_recipe(tmp_path):
     [
         ("[optim]\nepocs = 7\n", "no setting epocs"),
         ("[optimm]\nepochs = 7\n", "no section [optimm]"),
-        ('[optim]\nepochs = "7"\n', "epochs = '7' should be a whole number; write it like epochs = 10"),
+        ('[optim]\nepochs = "7"\n', "epochs = '7' should be a whole number; write it like epochs = 100"),
         ("[views]\nviews = 2.5\n", "views = 2.5 should be a whole number"),
         ("[views]\nhue = true\n", "hue = True should be a number; write it like hue = 0.5"),
-        ("[run]\ncompile = 1\n", "compile = 1 should be true or false; write it like compile = true"),
-        ("[views]\nblur = 1.0\n", "blur = 1.0 should be a list; write it like blur = [0.2, 1.0]"),
-        ("[data]\ndata = []\n", 'should be text; write it like data = "text"'),
+        ("[run]\ncompile = 1\n", "compile = 1 should be true or false; write it like compile = false"),
+        ("[views]\nblur = 1.0\n", "blur = 1.0 should be a list of numbers; write it like blur = [0.2, 1.0]"),
+        ("[data]\ndata = []\n", 'should be text; write it like data = "digits"'),
+        ("[data]\ndata_root = 7.5\n", 'should be text; write it like data_root = "text"'),
+        ("[run]\nsave_every = 1.5\n", 'should be text; write it like save_every = "1,30min"'),
+        ("[run]\nlog_to = 'wandb'\n", 'should be a list of texts; write it like log_to = ["tensorboard"]'),
+        ("[run]\nlog_to = ['w&b']\n", "--log-to w&b: no such choice"),
+        ("[views]\ncrop_scale = ['a', 'b']\n", "[views]: crop_scale = ['a', 'b'] should be a list of numbers"),
+        ("[views]\ncrop_scale = [true, 1]\n", "[views]: crop_scale = [True, 1] should be a list of numbers"),
+        ("[views]\nblur = ['x']\n", "[views]: blur = ['x'] should be a list of numbers; write it like blur = [0.2"),
+        ("[views]\nblur = [[1.0]]\n", "[views]: blur = [[1.0]] should be a list of numbers"),
+        ("[views]\nblur = []\n", "--blur has no value; write one for all views or one for each, such as blur = [1.0"),
+        ("[views]\nsolarise = []\n", "--solarise has no value"),
+        ("[views]\nblur = [1, 0, 7]\n", "--blur 7.0 is out of range; type a number from 0 to 1"),
+        ("[views]\nblur_sigma = [0.1, inf]\n", "--blur-sigma 0.1 inf is out of range; type --blur-sigma 0.1 2.0"),
+        (
+            "[views]\nmean = ['a', 'b', 'c']\n",
+            "should be a list of numbers; write it like mean = [0.485, 0.456, 0.406]",
+        ),
+        ("[views]\nmean = [0.5, 0.5]\n", "views.mean = [0.5, 0.5] should be 3 numbers, one for each channel; write"),
+        ("[views]\nmean = [0.5]\n", "views.mean = [0.5] should be 3 numbers"),
+        ("[views]\nmean = [nan, 0, 0]\n", "views.mean = [nan, 0.0, 0.0] should be 3 numbers"),
+        ("[views]\nstd = [0, 1, 1]\n", "views.std = [0.0, 1.0, 1.0] should be 3 positive numbers"),
+        ("[views]\nstd = [inf, 1, 1]\n", "views.std = [inf, 1.0, 1.0] should be 3 positive numbers"),
+        (
+            "[run]\nseed = 18446744073709551616\n",
+            "--seed 18446744073709551616 is out of range; type a number from 0 to",
+        ),
         ("[nothing]\nx = 1\n", "there are data, views, model, method, loss, optim, run"),
         ("optim = 7\n", "optim is a section"),
         ("[optim\n", "is no TOML"),
@@ -108,6 +122,23 @@ def test_a_file_with_mistakes_is_refused(tmp_path, text, message):
         resolve("digits", file, {})
     assert message in f"{caught.value.message}; {caught.value.hint}"
     assert caught.value.hint
+
+
+def test_the_largest_seed_that_is_taken_is_the_largest_that_torch_and_numpy_take():
+    seed = resolve("digits", None, {"run": {"seed": 2**64 - 1}}).run.seed
+    torch.Generator().manual_seed(seed)
+    assert sorted(shuffled(4, seed)(0)) == [0, 1, 2, 3]
+    assert uniforms(1, seed=seed, epoch=0, view=0, samples=np.arange(2)).shape == (2, 1)
+    with pytest.raises(ValueError, match="Overflow"):
+        torch.Generator().manual_seed(seed + 1)
+
+
+def test_whole_numbers_may_stand_in_a_list_of_numbers(tmp_path):
+    file = tmp_path / "some.toml"
+    file.write_text("[views]\nblur = [1, 0]\nmean = [0, 0, 0]\nstd = [1, 1, 1]\n")
+    views = resolve("digits", file, {}).views
+    assert (views.blur, views.mean, views.std) == ((1.0, 0.0), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert {type(value) for value in views.blur} == {float}
 
 
 def test_an_unknown_recipe_is_refused_with_the_nearest():
@@ -131,8 +162,82 @@ def test_a_resumed_run_takes_another_device_but_no_other_setting(tmp_path):
     moved = resume_settings(file, {"run": {"device": "cpu"}, "data": {"workers": 3}})
     assert (moved.run.device, moved.data.workers) == ("cpu", 3)
     assert resume_settings(file, {"optim": {"epochs": moved.optim.epochs}}).optim == moved.optim
+    skips = {"data": "/elsewhere/pictures", "on_bad_image": "skip"}
+    assert resume_settings(file, {"data": skips}).data == replace(moved.data, workers=-1, **skips)
     with pytest.raises(UsageError, match=r"optim.epochs"):
         resume_settings(file, {"optim": {"epochs": moved.optim.epochs + 1}})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given", "left"),
+    [
+        ("mocov3-vits-100ep", {"loss": "groco"}, LossSettings(loss="groco")),
+        ("groco-beta2-n10", {"loss": "infonce"}, LossSettings(loss="infonce")),
+        ("triplet-margin-0.8", {"loss": "groco"}, LossSettings(loss="groco")),
+        ("triplet-margin-0.8", {"loss": "groco", "beta": 4.0}, LossSettings(loss="groco", beta=4.0)),
+        ("mocov3-vits-100ep", {"loss": "infonce"}, LossSettings(loss="infonce", temperature=0.2)),
+    ],
+)
+@pytest.mark.parametrize("layer", ["options", "file"])
+def test_another_loss_leaves_the_recipe_s_settings_of_the_old_one_behind(tmp_path, layer, recipe, given, left):
+    expected = replace(left, num_negatives=RECIPES[recipe].settings.loss.num_negatives)
+    file = tmp_path / "some.toml"
+    file.write_text(tomli_w.dumps({"loss": given}))
+    settings = resolve(recipe, *((file, {}) if layer == "file" else (None, {"loss": given})))
+    assert settings.loss == expected
+    build_loss(settings.loss, settings.method.method)
+    file.write_text(to_toml(settings))
+    assert resolve(None, file, {}) == settings
+
+
+@pytest.mark.parametrize("layer", ["options", "file"])
+def test_what_is_given_beside_another_loss_has_to_be_that_loss_s(tmp_path, layer):
+    given = {"loss": {"loss": "groco", "temperature": 0.5}}
+    file = tmp_path / "some.toml"
+    file.write_text(tomli_w.dumps(given))
+    settings = resolve("mocov3-vits-100ep", *((file, {}) if layer == "file" else (None, given)))
+    with pytest.raises(UsageError, match="--temperature is no setting of --loss groco"):
+        build_loss(settings.loss, settings.method.method)
+
+
+def test_another_backbone_has_its_own_attention_heads_unless_some_are_given():
+    recipe = "mocov3-vits-100ep"
+    assert resolve(recipe, None, {"model": {"arch": "resnet18"}}).model.attention_heads == 0
+    assert resolve(recipe, None, {"model": {"arch": "vit_small_patch16_224"}}).model.attention_heads == 12
+    assert resolve(recipe, None, {"model": {"arch": "vit_tiny_patch16_224", "attention_heads": 6}}).model == replace(
+        RECIPES[recipe].settings.model, arch="vit_tiny_patch16_224", attention_heads=6
+    )
+
+
+MANY = {"gpus": 8, "nodes": 2, "rdzv": "head:1"}
+
+
+@pytest.mark.parametrize(
+    ("begun", "typed", "wanted"),
+    [
+        ({"processes": 2}, {"gpus": 1}, {"gpus": 1}),
+        ({"device": "cpu", "processes": 2}, {"gpus": 4}, {"gpus": 4}),
+        (MANY, {"device": "cpu"}, {"device": "cpu"}),
+        (MANY, {"gpus": 1}, {"gpus": 1}),
+        (MANY, {"gpus": 4, "nodes": 3}, {"gpus": 4, "nodes": 3, "rdzv": "head:1"}),
+        (MANY, {"rdzv": "other:2"}, MANY | {"rdzv": "other:2"}),
+        (MANY, {"nodes": 4}, MANY | {"nodes": 4}),
+        (MANY, {"nodes": 1}, {"gpus": 8}),
+        (MANY, {"keep": 5, "process_timeout": 60}, MANY | {"process_timeout": 60}),
+        (MANY, {}, MANY),
+    ],
+)
+def test_a_resumed_run_goes_on_where_it_is_told_to_whatever_it_was_begun_on(tmp_path, begun, typed, wanted):
+    file = tmp_path / "settings.toml"
+    file.write_text(to_toml(override(RECIPES["digits"].settings, {"run": begun}, "test")))
+    assert resume_settings(file, {"run": typed}).run.launch() == LaunchSettings(**wanted)
+
+
+def test_what_a_resumed_run_is_told_has_to_agree_with_itself(tmp_path):
+    file = tmp_path / "settings.toml"
+    file.write_text(to_toml(RECIPES["digits"].settings))
+    with pytest.raises(UsageError, match="--gpus 1 and --device cpu contradict each other"):
+        resume_settings(file, {"run": {"gpus": 1, "device": "cpu"}})
 
 
 def test_the_paper_s_recipe_is_the_published_one():
@@ -264,10 +369,10 @@ def test_each_parameter_of_the_views_can_be_set_and_the_rest_stays_published():
         0.5,
     ]  # the last is the local one's
     for before, after in zip(published, changed, strict=True):
-        photometric = dataclasses.replace(
+        photometric = replace(
             after.photometric, hue=0.1, flip_probability=0.5, blur_probability=before.photometric.blur_probability
         )
-        assert dataclasses.replace(after, crop_scale=before.crop_scale, photometric=photometric) == before
+        assert replace(after, crop_scale=before.crop_scale, photometric=photometric) == before
 
 
 def test_options_find_their_section_by_their_name():

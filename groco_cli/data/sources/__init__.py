@@ -12,7 +12,7 @@ from groco_cli.data.sources.base import (
     thinned,
 )
 from groco_cli.data.sources.named import NAMED
-from groco_cli.data.sources.opening import open_dataset
+from groco_cli.data.sources.opening import located, open_dataset
 from groco_cli.data.sources.shards import ShardSource
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "default_root",
     "evenly_spread",
     "first",
+    "located",
     "open_dataset",
     "pick",
     "thinned",

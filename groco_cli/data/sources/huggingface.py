@@ -19,11 +19,10 @@ from groco_cli.data.sources.base import (
     Picture,
     Source,
     check_decodable,
-    file_stamp,
-    fingerprint_of,
     held_out_part,
     labels_of,
 )
+from groco_cli.data.sources.fingerprints import file_stamp, fingerprint_of
 from groco_cli.data.sources.labels import NO_NAME, NO_NUMBER, Labels, aligned, number_classes
 from groco_cli.errors import GrocoError, first_line
 

@@ -8,7 +8,14 @@ from groco_cli.data.sources.folders import folder_dataset
 from groco_cli.data.sources.huggingface import huggingface_dataset, is_huggingface
 from groco_cli.data.sources.manifests import MANIFEST_ENDINGS, manifest_dataset
 from groco_cli.data.sources.named import ALIASES, NAMED
-from groco_cli.data.sources.shards import folder_of_shards, is_pattern, is_shard_folder, shard_dataset
+from groco_cli.data.sources.shards import (
+    absolute,
+    folder_of_shards,
+    is_pattern,
+    is_shard_folder,
+    located_patterns,
+    shard_dataset,
+)
 from groco_cli.errors import UsageError, did_you_mean
 
 _SHARD_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -52,6 +59,17 @@ def open_dataset(data: str, root: Path) -> Dataset:
     near = did_you_mean(data, NAMED) or did_you_mean(data, ALIASES)
     hint = near or f"give a folder, a list, .tar shards, or one of {', '.join(NAMED)}"
     raise UsageError(f"--data {data}: no such folder or data set", hint)
+
+
+def located(data: str) -> str:
+    """What `--data` says, so that it means the same in whichever folder it is typed.
+
+    Args:
+        data: What was opened. Paths become absolute; names of sets, URLs and commands stay as they are.
+    """
+    if not data or data in NAMED or (data in ALIASES and not Path(data).exists()):
+        return data
+    return located_patterns(data) if is_pattern(data) else absolute(data)
 
 
 def _folder(folder: Path, root: Path) -> Dataset:

@@ -26,11 +26,10 @@ from groco_cli.data.sources.base import (
     Picture,
     Source,
     check_decodable,
-    file_stamp,
-    fingerprint_of,
     held_out_part,
     labels_of,
 )
+from groco_cli.data.sources.fingerprints import file_stamp, fingerprint_of, lost_folder
 from groco_cli.data.sources.folders import parts_of
 from groco_cli.data.sources.index_cache import cached_index
 from groco_cli.data.sources.labels import aligned, number_classes
@@ -94,10 +93,30 @@ class ShardSource(Source):
         """A hash of the shards' paths, sizes and times, and of which samples are taken."""
         return fingerprint_of([*map(file_stamp, self.paths), np.ascontiguousarray(self.places).data])
 
+    def inventory(self) -> str:
+        """A hash of the samples' keys in each shard, and of which are taken."""
+        keys = (np.ascontiguousarray(index.keys).view(np.uint8).data for index in self.indexes)
+        return fingerprint_of([*keys, np.ascontiguousarray(self.places).data])
+
+    def lost(self) -> str:
+        """The folder that held the shards, where all are gone; else ""."""
+        return lost_folder(self.paths)
+
 
 def is_pattern(data: str) -> bool:
     """Whether `--data` can only mean shards: several patterns, a part, a URL or a command."""
     return "::" in data or _PART.match(data) is not None or is_url(data)
+
+
+def located_patterns(data: str) -> str:
+    """Patterns of shards, the paths among them absolute."""
+    marks = [match[0] if (match := _PART.match(pattern)) else "" for pattern in data.split("::")]
+    return "::".join(m + absolute(p.removeprefix(m)) for m, p in zip(marks, data.split("::"), strict=True))
+
+
+def absolute(place: str) -> str:
+    """A path or pattern from the root on; a URL, or what begins with a brace or a variable, as it is."""
+    return place if is_url(place) or place.startswith(("{", "$")) else str(Path(place).expanduser().absolute())
 
 
 def shard_dataset(data: str, root: Path) -> Dataset:

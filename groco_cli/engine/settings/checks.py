@@ -1,4 +1,6 @@
-"""What several settings are checked for; the error names the option and says what to type."""
+"""What settings are checked for; the error names the option and says what to type."""
+
+from math import inf, isfinite
 
 from groco_cli.errors import UsageError, did_you_mean
 
@@ -24,13 +26,28 @@ def positive(option: str, value: float) -> None:
         raise UsageError(f"{option} {value} is out of range", "type a positive number")
 
 
-def shares(option: str, values: tuple[float, ...] | None, usual: str) -> None:
-    """Refuse what is not a smallest and a largest share, each in (0, 1]; propose the usual ones."""
-    if values is not None and not (len(values) == 2 and 0 < values[0] <= values[1] <= 1):
+def between(option: str, value: float, least: float, most: float) -> None:
+    """Refuse what is less, more or no number."""
+    if not least <= value <= most:
+        raise UsageError(f"{option} {value} is out of range", f"type a number from {least} to {most}")
+
+
+def span(option: str, values: tuple[float, ...] | None, usual: str, *, most: float = 1.0) -> None:
+    """Refuse what is not a smallest and a largest value, each in (0, most] and finite; propose the usual ones."""
+    if values is not None and not (len(values) == 2 and 0 < values[0] <= values[1] <= most and isfinite(values[1])):
         raise UsageError(f"{option} {' '.join(map(str, values))} is out of range", f"type {option} {usual}")
 
 
-def channels(name: str, values: tuple[float, ...], usual: tuple[float, ...], above: float = float("-inf")) -> None:
-    """Refuse what is not a number for each of three channels, all above a bound; propose the usual ones."""
-    if not (len(values) == 3 and all(above < value < float("inf") for value in values)):
-        raise UsageError(f"[views] {name} = {[*values]} is out of range", f"write it like {name} = {[*usual]}")
+def in_turn(option: str, values: tuple[float, ...] | None, usual: str) -> None:
+    """Refuse probabilities that are none, and a list without any, which options cannot give; propose the usual ones."""
+    if values == ():
+        raise UsageError(f"{option} has no value", f"write one for all views or one for each, such as {usual}")
+    for value in values or ():
+        between(option, value, 0, 1)
+
+
+def channels(name: str, values: tuple[float, ...], usual: tuple[float, ...], *, least: float) -> None:
+    """Refuse what is not a number for each of three channels, each above `least`; only a file can set it."""
+    if len(values) != len(usual) or not all(least < value < inf for value in values):
+        wanted = f"{len(usual)} {'positive ' * (least == 0)}numbers, one for each channel"
+        raise UsageError(f"{name} = {list(values)} should be {wanted}", f"write it like {name} = {list(usual)}")

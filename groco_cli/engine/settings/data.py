@@ -1,8 +1,10 @@
 """Settings: which images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from groco_cli.data.loader import ON_BAD_IMAGE
+from groco_cli.data.sources import located
 from groco_cli.engine.settings.checks import at_least, one_of
 
 
@@ -25,6 +27,11 @@ class DataSettings:
     workers: int = -1
     on_bad_image: str = "error"
     class_mates: float = 0.0
+
+    def located(self) -> "DataSettings":
+        """The same images in whichever folder this is read: with absolute paths."""
+        root = str(Path(self.data_root).expanduser().absolute()) if self.data_root else ""
+        return replace(self, data=located(self.data), data_root=root)
 
     def check(self) -> None:
         """Raise a UsageError that names the option where a value cannot be used."""

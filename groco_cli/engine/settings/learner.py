@@ -1,17 +1,22 @@
 """Settings: what learns, from what comparison, and what is minimised."""
 
+import inspect
 from dataclasses import dataclass
+from typing import Any
 
 from groco_cli.engine.methods import METHODS
 from groco_cli.engine.passes import FORWARDS
 from groco_cli.engine.settings.checks import at_least, one_of, positive
 from groco_cli.errors import UsageError
+from groco_cli.losses import GroCoLoss, InfoNCELoss, TripletLoss
+from groco_cli.losses.base import ViewLoss
 from groco_cli.losses.groco import VARIANTS
 from groco_cli.models.encoder import STEMS
 from groco_cli.sorting.comparators import NETWORKS
 from groco_cli.sorting.relaxations import RELAXATIONS
 
-LOSSES = ("groco", "infonce", "triplet")
+LOSSES: dict[str, type[ViewLoss]] = {"groco": GroCoLoss, "infonce": InfoNCELoss, "triplet": TripletLoss}
+_ARGUMENTS = {"network": "kind"}  # where the loss's argument is not called as the setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,18 @@ class LossSettings:
     relaxation: str | None = None
     temperature: float | None = None
     margin: float | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What is set, by the argument of the loss's class."""
+        set_here = {name: value for name, value in vars(self).items() if name != "loss" and value is not None}
+        return {_ARGUMENTS.get(name, name): value for name, value in set_here.items()}
+
+    @property
+    def foreign(self) -> list[str]:
+        """The settings that are set here, and that this loss does not have."""
+        own = inspect.signature(LOSSES[self.loss]).parameters
+        return [name for name in vars(self) if _ARGUMENTS.get(name, name) in self.arguments.keys() - own.keys()]
 
     def check(self) -> None:
         """Raise a UsageError that names the option where a value cannot be used."""

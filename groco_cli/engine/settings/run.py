@@ -5,8 +5,10 @@ from dataclasses import dataclass, fields
 from groco_cli.devices import PRECISIONS
 from groco_cli.distributed.launch import LaunchSettings
 from groco_cli.engine.every import Every
-from groco_cli.engine.settings.checks import at_least, one_of
+from groco_cli.engine.settings.checks import at_least, between, one_of
 from groco_cli.engine.sinks import SINKS
+
+_LARGEST_SEED = 2**64 - 1  # that torch's generators take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ class RunSettings:
     def check(self) -> None:
         """Raise a UsageError that names the option where a value cannot be used."""
         one_of("--precision", self.precision, PRECISIONS)
-        at_least("--seed", self.seed, 0)
+        between("--seed", self.seed, 0, _LARGEST_SEED)
         Every.parse_several(self.save_every, "--save-every")
         at_least("--keep", self.keep, 1)
         at_least("--milestones", self.milestones, 0)

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 import torch
 
 from groco_cli.data.views import AUGMENTATIONS, View
-from groco_cli.engine.settings.checks import at_least, channels, one_of, shares
+from groco_cli.engine.settings.checks import at_least, channels, in_turn, one_of, span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +70,17 @@ class ViewSettings:
         one_of("--augmentation", self.augmentation, AUGMENTATIONS)
         one_of("--interpolation", self.interpolation or "bicubic", ("bicubic", "bilinear"))
         one_of("--view-precision", self.view_precision, ("fp32", "bf16"))
-        shares("--crop-scale", self.crop_scale, "0.14 1.0")
-        shares("--local-crop-scale", self.local_crop_scale, "0.05 0.14")
+        span("--crop-scale", self.crop_scale, "0.14 1.0")
+        span("--local-crop-scale", self.local_crop_scale, "0.05 0.14")
+        span("--blur-sigma", self.blur_sigma, "0.1 2.0", most=inf)
+        in_turn("--blur", self.blur, "blur = [1.0, 0.1]")
+        in_turn("--solarise", self.solarise, "solarise = [0.0, 0.2]")
+        channels("views.mean", self.mean, ViewSettings.mean, least=-inf)
+        channels("views.std", self.std, ViewSettings.std, least=0)
         at_least("--views", self.views, 2)
         at_least("--local-views", self.local_views, 0)
         at_least("--image-size", self.image_size, 8)
         at_least("--local-size", self.local_size, 8)
-        channels("mean", self.mean, ViewSettings.mean)
-        channels("std", self.std, ViewSettings.std, above=0.0)
         self.draw()  # which checks the rest of them
 
     def draw(self) -> tuple[View, ...]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groco_cli.data.sources import FileSource, MemorySource, Source, evenly_spread, first, pick, thinned
-from groco_cli.data.sources.base import fingerprint_of
+from groco_cli.data.sources.fingerprints import fingerprint_of
 from groco_cli.errors import GrocoError
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from groco_cli.data.sources import NAMED, default_root, open_dataset
+from groco_cli.data.sources import NAMED, default_root, located, open_dataset
 from groco_cli.data.sources.named import ALIASES
 from groco_cli.data.sources.transfer import TRANSFER_SETS
 from groco_cli.errors import UsageError
@@ -52,6 +52,36 @@ def test_a_folder_comes_before_a_short_name(picture_folder: Draw, monkeypatch: p
     folder = picture_folder("pets/rex.png") / "pets"
     monkeypatch.chdir(folder.parent)
     assert open_dataset("pets", Path("root")).train.paths == (Path("pets/rex.png"),)
+
+
+@pytest.mark.parametrize(
+    ("data", "there"),
+    [
+        ("pictures", "{here}/pictures"),
+        ("./list.csv", "{here}/list.csv"),
+        ("/data/imagenet", "/data/imagenet"),
+        ("~/photos", "{home}/photos"),
+        ("digits", "digits"),
+        ("cifar10", "cifar10"),
+        ("cars", "cars"),
+        ("pets", "{here}/pets"),
+        ("a-{0..2}.tar", "{here}/a-{0..2}.tar"),
+        ("a-{0..2}.tar::val=b-*.tar", "{here}/a-{0..2}.tar::val={here}/b-*.tar"),
+        ("train=a.tar::https://x.org/b-{0..2}.tar", "train={here}/a.tar::https://x.org/b-{0..2}.tar"),
+        ("pipe:cat a.tar", "pipe:cat a.tar"),
+        ("$SETS/a.tar", "$SETS/a.tar"),
+        ("{/x,/y}/a.tar", "{/x,/y}/a.tar"),
+        ("", ""),
+    ],
+)
+def test_paths_are_told_so_that_they_hold_in_any_folder(tmp_path, monkeypatch: pytest.MonkeyPatch, data, there):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    (tmp_path / "pets").mkdir()
+    found = located(data)
+    assert found == there.replace("{here}", str(tmp_path)).replace("{home}", "/home/me")
+    monkeypatch.chdir("/")
+    assert located(found) == found
 
 
 @pytest.mark.parametrize("data", ["~nobody.is.called.so/pictures", "x" * 5000])
