@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 # Each may import what stands before it, and modules of its own.
 LAYERS = [
     "errors",
+    "wording",
     "files",
     "devices",
     "console",
