@@ -49,11 +49,11 @@ def _folder_source(folder: Path) -> FileSource:
         paths = tuple(_image_files(folder))
     except OSError as error:
         raise GrocoError(
-            f"--data {folder}: cannot be read ({error.strerror or error})", "give a folder that you may read"
+            f"{folder}: cannot be read ({error.strerror or error})", "give a folder that you may read"
         ) from error
     if not paths:
         raise GrocoError(
-            f"--data {folder}: no image in it", f"it should hold files ending in {', '.join(sorted(IMAGE_ENDINGS))}"
+            f"{folder}: no image in it", f"it should hold files ending in {', '.join(sorted(IMAGE_ENDINGS))}"
         )
     source = FileSource(paths, None, ())
     check_decodable(source, folder)
