@@ -1,6 +1,7 @@
 """Settings from recipe, file and options, each overriding the one before; and back to a file."""
 
 import dataclasses
+import shlex
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -72,7 +73,7 @@ def resume_settings(file: Path, options: Overrides) -> PretrainSettings:
         if wanted[name] != before:
             raise UsageError(
                 f"--resume: the run has {name} = {before}, not {wanted[name]}",
-                "leave the option out, or begin a new run with --config " + str(file),
+                f"leave the option out, or begin a new run with --config {shlex.quote(str(file))}",
             )
     return resumed
 
@@ -168,8 +169,6 @@ def _checked(name: str, value: Any, kinds: Mapping[str, Any], where: str) -> Any
     kind = typing.get_origin(kind) or kind
     if kind is float and type(value) is int:
         return float(value)
-    if kind is str and type(value) is int:
-        return str(value)  # save_every = 1
     if kind is tuple and isinstance(value, list):
         return tuple(value)
     if type(value) is not kind:

@@ -88,7 +88,7 @@ def test_a_guess_is_warned_of_with_what_to_type(call_groco, tmp_path: Path):
     [
         (["{in}", "{out}", "--to", "tim"], 2, "--to tim", "did you mean 'timm'"),
         (["{in}", "{out}.pth"], 2, "no .safetensors", ".safetensors"),
-        (["nowhere.pth", "{out}"], 2, "no checkpoint nowhere.pth", "name one"),
+        (["nowhere.pth", "{out}"], 2, "no checkpoint nowhere.pth", "name one, or a run's folder"),
         (["{in}", "{out}", "--method", "dyno"], 2, "--method dyno", "did you mean 'dino'"),
         (["{in}", "{out}", "--method", "dino"], 1, "recognised as SimSiam, not dino", "leave the method out"),
         (["{small}", "{out}", "--to", "timm"], 1, "small stem", "--to groco"),

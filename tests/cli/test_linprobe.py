@@ -75,20 +75,20 @@ def test_an_interrupted_probe_goes_on_to_the_same_end(probe, tmp_path, monkeypat
             raise KeyboardInterrupt
         return train(self, epoch, advance)
 
-    part = str(tmp_path / "part")
+    part = str(tmp_path / "a part")
     with monkeypatch.context() as patch:
         patch.setattr(LinearProbe, "_train", interrupted)
         stopped = probe(*options, "-o", part)
         beside = probe(*options, "-o", str(tmp_path / "beside"), "--baselines")
     assert "stopped: in epoch 3 of 4; nothing of a baseline is saved: type the same again" in beside.stderr
     assert stopped.returncode == 130
-    assert f"stopped: in epoch 3 of 4; go on with: groco linprobe --resume --output {part}" in stopped.stderr
+    assert f"stopped: in epoch 3 of 4; go on with: groco linprobe --resume --output '{part}'" in stopped.stderr
     resumed = probe("--resume", "-o", part, "--json")
     assert "resumed after epoch 2" in resumed.stderr
     scores = json.loads(resumed.stdout)["scores"]
     assert [{**score, "head": ""} for score in scores] == [{**score, "head": ""} for score in whole["scores"]]
     name = "head-lr10.safetensors"
-    mine, theirs = load_file(tmp_path / "part" / name), load_file(tmp_path / "whole" / name)
+    mine, theirs = load_file(tmp_path / "a part" / name), load_file(tmp_path / "whole" / name)
     assert torch.equal(mine["weight"], theirs["weight"])
 
 

@@ -95,6 +95,7 @@ def test_options_override_the_file_which_overrides_the_recipe(tmp_path):
         ("[views]\nhue = true\n", "hue = True should be a number; write it like hue = 0.5"),
         ("[run]\ncompile = 1\n", "compile = 1 should be true or false; write it like compile = true"),
         ("[views]\nblur = 1.0\n", "blur = 1.0 should be a list; write it like blur = [0.2, 1.0]"),
+        ("[run]\nsave_every = 1\n", 'save_every = 1 should be text; write it like save_every = "text"'),
         ("[data]\ndata = []\n", 'should be text; write it like data = "text"'),
         ("[nothing]\nx = 1\n", "there are data, views, model, method, loss, optim, run"),
         ("optim = 7\n", "optim is a section"),
@@ -126,13 +127,14 @@ def test_settings_survive_being_written_and_read(tmp_path, name):
 
 
 def test_a_resumed_run_takes_another_device_but_no_other_setting(tmp_path):
-    file = tmp_path / "settings.toml"
+    file = tmp_path / "my settings.toml"
     file.write_text(to_toml(RECIPES["digits"].settings))
     moved = resume_settings(file, {"run": {"device": "cpu"}, "data": {"workers": 3}})
     assert (moved.run.device, moved.data.workers) == ("cpu", 3)
     assert resume_settings(file, {"optim": {"epochs": moved.optim.epochs}}).optim == moved.optim
-    with pytest.raises(UsageError, match=r"optim.epochs"):
+    with pytest.raises(UsageError, match=r"optim.epochs") as refused:
         resume_settings(file, {"optim": {"epochs": moved.optim.epochs + 1}})
+    assert refused.value.hint.endswith(f"begin a new run with --config '{file}'")
 
 
 def test_the_paper_s_recipe_is_the_published_one():
