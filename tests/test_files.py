@@ -177,7 +177,7 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path):
 
 
 def test_a_figure_whose_ending_says_no_format_is_refused():
-    check_picture(Path("knn.PDF"), "--plot")
-    with pytest.raises(UsageError, match=r"--plot knn\.bmp has no known ending") as refused:
-        check_picture(Path("knn.bmp"), "--plot")
+    check_picture(Path("knn.PDF"), "--figure")
+    with pytest.raises(UsageError, match=r"--figure knn\.bmp has no known ending") as refused:
+        check_picture(Path("knn.bmp"), "--figure")
     assert refused.value.hint == "it may be .png, .svg, .pdf"

@@ -54,7 +54,7 @@ def test_features_are_kept_and_it_is_said_when_they_are_found(knn, tmp_path):
 
 def test_a_picture_is_drawn(knn, tmp_path):
     place = tmp_path / "new/knn.png"
-    done = knn("--k", "5", "--plot", str(place), "--json")
+    done = knn("--k", "5", "--figure", str(place), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["figure"] == str(place)
     assert f"figure: {place}" in done.stderr
@@ -95,8 +95,8 @@ def test_what_searched_is_said_and_an_inexact_search_says_its_recall(knn, monkey
         (["--search-memory", "lots"], "--search-memory lots: not an amount", "2GB", 2),
         (["--search-memory", "1KB"], "--search-memory 1000 is too little", "64000000 or more", 2),
         (["--uniform", "--temperature", "0.1"], "--uniform counts", "leave one", 2),
-        (["--plot", "knn.bmp"], "--plot knn.bmp has no known ending", ".png, .svg, .pdf", 2),
-        (["--plot", "/dev/null/knn.png"], "cannot write /dev/null/knn.png", "choose another place", 1),
+        (["--figure", "knn.bmp"], "--figure knn.bmp has no known ending", ".png, .svg, .pdf", 2),
+        (["--figure", "/dev/null/knn.png"], "cannot write /dev/null/knn.png", "choose another place", 1),
     ],
 )
 def test_a_mistake_is_one_line_before_any_work(knn, options, what, remedy, code):
@@ -118,7 +118,7 @@ def test_several_checkpoints_stand_side_by_side(knn, tiny, other, tmp_path, monk
     monkeypatch.setenv("COLUMNS", "200")
     files = ("--csv", str(tmp_path / "knn.csv"), "--latex", str(tmp_path / "knn.tex"))
     few = (str(other), "--query-size", "4", "--baselines")
-    done = knn(*few, "--k", "1", "--k", "2", "--plot", str(tmp_path / "knn.png"), *files)
+    done = knn(*few, "--k", "1", "--k", "2", "--figure", str(tmp_path / "knn.png"), *files)
     assert done.returncode == 0, done.stderr
     with (tmp_path / "knn.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -168,7 +168,7 @@ def test_the_papers_rows_stand_beside_imagenet(call_groco, tiny, picture_folder,
     shown = call_groco("knn", str(tiny), *options, "--csv", str(tmp_path / "knn.csv")).stdout
     (ours,) = [line for line in shown.splitlines() if "paper: GroCo, 2×224, 400 ep" in line]
     assert "64.0" in ours
-    assert "not the paper's images: 1 queries here, bank of 1,000" in shown
+    assert "not the paper's images: 1 query here, bank of 1,000" in shown
     assert '"paper: GroCo, 2×224, 400 ep",20,0.64,,,' in (tmp_path / "knn.csv").read_text(encoding="utf-8")
     printed = json.loads(call_groco("knn", str(tiny), *options, "--json").stdout)
     assert printed["paper"][0]["linear"] == [63.8]
