@@ -58,7 +58,7 @@ def test_the_published_way_scores_every_held_out_image(probe, tmp_path):
     shown = probe("--epochs", "1", "--batch-size", "2000", "-o", str(tmp_path / "probe"), "--no-cache")
     assert shown.returncode == 0, shown.stderr
     assert "360 images" in shown.stdout
-    assert "SimSiam's, altered: 1 epochs, batch 2000, 32-pixel pictures" in shown.stderr
+    assert "SimSiam's, altered: 1 epoch, batch 2000, 32-pixel pictures" in shown.stderr
     assert "best learning rate" not in shown.stdout
     assert not (tmp_path / "root/features").exists()
 
@@ -101,7 +101,7 @@ def test_mistakes_are_told_in_a_line(probe, tmp_path, picture_folder, monkeypatc
 
     out = str(tmp_path / "out")
     assert error() == (
-        "error: --batch-size 4096 is more than the 2874 training images of digits (embedded); "
+        "error: --batch-size 4096 is more than the 2,874 training images of digits (embedded); "
         "type --batch-size 2874 or less"
     )
     monkeypatch.chdir(tmp_path)
