@@ -4,4 +4,3 @@ project = "groco"
 extensions = ["myst_parser"]
 myst_heading_anchors = 3  # as GitHub makes them
 html_theme = "alabaster"
-exclude_patterns = ["make_reference.py", "make_permutation_picture.py", "make_contact_sheet.py"]

@@ -91,6 +91,19 @@ class Commands(Family):
         return rest
 
 
+class Command(TyperCommand):
+    """One command; what is wrong with its options is said as its own."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read its options. Of one with too few values, Typer does not say whose it is."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            untyped: Any = error
+            untyped.ctx = getattr(error, "ctx", None) or ctx
+            raise
+
+
 def build(plugin: Plugin) -> Any:
     """Make a command of a plug-in's function.
 
@@ -106,7 +119,7 @@ def build(plugin: Plugin) -> Any:
     function = plugin.load()
     with plugin.blamed():
         alone = typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
-        alone.command(plugin.name.rpartition(".")[2], help=prose(function.__doc__ or ""))(function)
+        alone.command(plugin.name.rpartition(".")[2], cls=Command, help=prose(function.__doc__ or ""))(function)
         command: Any = get_command(alone)
     for parameter in command.params:
         if parameter.param_type_name == "argument":

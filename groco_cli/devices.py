@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 from groco_cli.errors import UsageError
+from groco_cli.wording import counted
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _NO_MEMORY = ("you tried to allocate", "std::bad_alloc")  # torch's allocator for CPUs, and its C++ otherwise
@@ -31,9 +32,7 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count()
         if not 0 <= (device.index or 0) < count:  # torch wraps cuda:1000 round to a negative index
-            raise UsageError(
-                f"--device {name}: this machine has {count} CUDA GPU{'s' * (count != 1)}", "type --device auto"
-            )
+            raise UsageError(f"--device {name}: this machine has {counted(count, 'CUDA GPU')}", "type --device auto")
         return torch.device("cuda", device.index or 0)
     if device.type not in ("cpu", "mps") or (device.type == "mps" and not torch.backends.mps.is_available()):
         raise UsageError(f"--device {name}: not available on this machine", "type --device auto")
@@ -44,7 +43,7 @@ def describe(device: torch.device) -> str:
     """A device's name for people: "cuda:0 (NVIDIA H200)", "cpu (2 threads)"."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+    return f"cpu ({counted(torch.get_num_threads(), 'thread')})" if device.type == "cpu" else str(device)
 
 
 def choose_precision(name: str, device: torch.device) -> str:

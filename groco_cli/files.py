@@ -96,7 +96,7 @@ def check_picture(path: Path, option: str) -> None:
 
     Args:
         path: The file.
-        option: What named it: "--plot".
+        option: What named it: "--output".
 
     Raises:
         UsageError: If it has none of `PICTURES`.

@@ -14,7 +14,9 @@ def setting(help_text: str, *names: str, metavar: str | None = None) -> Any:
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 Checkpoints = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="CKPT", help="Checkpoints; several are compared.", show_default="the newest run's"),
+    typer.Argument(
+        metavar="CKPT", help="Checkpoints, or runs' folders; several are compared.", show_default="the newest run's"
+    ),
 ]
 Csv = Annotated[
     Path | None,
@@ -49,7 +51,7 @@ Precision = Annotated[
 ]
 _DATA = (
     "A folder of images, a list of them (.txt, .csv, .tsv), WebDataset shards ('path-{000..639}.tar', also by URL), a "
-    "Hugging Face folder, or a named set: digits (embedded), cifar10, … Also from GROCO_DATA."
+    "Hugging Face folder, or a named set: digits (embedded), cifar10 and others."
 )
 Data = Annotated[
     str | None,
@@ -119,7 +121,10 @@ IVFProbes = Annotated[
     typer.Option("--ivf-probes", metavar="N", help="With ivf: lists searched per query.", show_default="one in 16"),
 ]
 
-Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of all randomness.", show_default="0")]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", metavar="N", min=0, max=2**64 - 1, help="Seed of all randomness.", show_default="0"),
+]
 Recipe = Annotated[
     str | None,
     typer.Option(

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     "early_interrupt",
     "errors",
+    "wording",
     "files",
     "devices",
     "console",

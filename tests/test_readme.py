@@ -44,12 +44,33 @@ def agrees(shown: str, printed: str) -> bool:
     return doctest.OutputChecker().check_output(shown, printed, doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
 
 
+def check_first_run(printed: str, said: str, cwd: Path) -> None:
+    """Compare docs/first-run.md with a run of fewer epochs, on a machine of its own: in all but the figures."""
+    page = ROOT / "docs/first-run.md"
+    ((command, shown),) = sessions(page)
+    assert command == "groco pretrain"
+    *before, after = said.splitlines(keepends=True)
+    whole = "".join([*before, printed, after])
+    on_any_device = re.sub(r"^device .*", "device ...", shown, flags=re.M)
+    assert agrees(without_figures(on_any_device), without_figures(whole)), whole
+    (tree,) = re.findall(r"^```text\nruns/digits/\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    left = {str(path.relative_to(cwd / "runs/digits")) for path in (cwd / "runs/digits").rglob("*") if path.is_file()}
+    listed = {line.split()[0] for line in tree.splitlines()}
+    assert set(map(without_figures, listed)) == set(map(without_figures, left))
+
+
+def without_figures(text: str) -> str:
+    return re.sub(r"\d+([.,]\d+)*(m\d+s)?", "N", text)
+
+
 @pytest.mark.slow
 def test_the_readme_tells_the_truth_and_the_demo_learns(tmp_path, monkeypatch, capsys):
-    """As it stands, but that three epochs are enough to see that it learns."""
+    """As it stands, but that three epochs are enough to see that it learns; and docs/first-run.md on the same run."""
     for command, shown in sessions(ROOT / "README.md"):
-        printed = typed(f"{command} --epochs 3" if command == "groco pretrain" else command, tmp_path)
+        printed = typed(f"{command} --epochs 3 2> said" if command == "groco pretrain" else command, tmp_path)
         assert agrees(shown, printed), f"$ {command}\n{printed}"
+        if command == "groco pretrain":
+            check_first_run(printed, (tmp_path / "said").read_text(encoding="utf-8"), tmp_path)
         if command.endswith("--baselines --json"):
             scores = json.loads(printed)
     trained = scores["knn"]["20"]["top1"]

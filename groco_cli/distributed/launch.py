@@ -24,6 +24,7 @@ from groco_cli import console, devices
 from groco_cli.distributed.deaths import killed
 from groco_cli.distributed.place import Place, is_srun_s_launcher, place
 from groco_cli.errors import GrocoError, UsageError, first_line
+from groco_cli.wording import counted
 
 if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
@@ -94,7 +95,7 @@ def processes_wanted(wanted: LaunchSettings) -> int:
     available = torch.cuda.device_count()
     if wanted.gpus > available:
         raise UsageError(
-            f"--gpus {wanted.gpus}: this machine has {available} CUDA GPU{'s' * (available != 1)}",
+            f"--gpus {wanted.gpus}: this machine has {counted(available, 'CUDA GPU')}",
             f"type --gpus {available} or less" if available else f"type --device cpu --processes {wanted.gpus}",
         )
     return wanted.gpus

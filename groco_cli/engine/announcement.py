@@ -6,6 +6,7 @@ from groco_cli.engine.recipes import FEW_IMAGES, better_recipe
 from groco_cli.engine.run_folder import RunFolder
 from groco_cli.engine.settings import PretrainSettings
 from groco_cli.losses.base import ViewLoss
+from groco_cli.wording import counted
 
 
 def announce(
@@ -19,6 +20,7 @@ def announce(
 ) -> None:
     """Say which recipe, data, device and precision are used, and where it goes."""
     views, optim = settings.views, settings.optim
+    classes = len(dataset.train.classes)
     over = len(dataset.train) % optim.batch_size
     better = better_recipe(settings.recipe, len(dataset.train))
     remark = (
@@ -26,8 +28,8 @@ def announce(
     )
     console.note(f"recipe     {settings.recipe}{remark}")
     console.note(
-        f"data       {dataset.name}: {len(dataset.train):,} images"
-        + (f", {len(dataset.train.classes)} classes (labels only for k-NN)" if dataset.train.classes else ", no labels")
+        f"data       {dataset.name}: {counted(len(dataset.train), 'image')}"
+        + (f", {counted(classes, 'class', 'classes')} (labels only for k-NN)" if classes else ", no labels")
         + (f"; {over} of them left to other epochs each time" if over else "")
     )
     console.note(f"views      {views}, {views.augmentation} augmentations")
@@ -37,7 +39,7 @@ def announce(
     micro = f" in micro-batches of {optim.micro_batch}" * (optim.micro_batch > 0)
     console.note(
         f"optimizer  {optim.optimizer}, learning rate {optim.peak_learning_rate:g}, batch {optim.batch_size}{micro}, "
-        f"{optim.epochs} epochs of {per_epoch} steps"
+        f"{counted(optim.epochs, 'epoch')} of {counted(per_epoch, 'step')}"
     )
     console.note(f"device     {where}")
     console.note(f"run        {folder.path}" + (f", resumed at step {step}" if step else ""))

@@ -20,6 +20,7 @@ from groco_cli.data.views import View
 from groco_cli.data.workers import CroppedViews, Request
 from groco_cli.engine.official_views import official_pipeline
 from groco_cli.errors import GrocoError
+from groco_cli.wording import counted
 
 _BATCH = 32
 _GENERATED = 128
@@ -105,7 +106,7 @@ def _passes(source: Source, views: tuple[View, ...], device: torch.device) -> di
     normalisation = Normalisation()
     batches = [np.arange(start, start + _BATCH) for start in range(0, len(source) - _BATCH + 1, _BATCH)]
     if not batches:
-        raise GrocoError(f"{len(source)} images are too few to measure", f"name a folder with {_BATCH} or more")
+        raise GrocoError(f"{counted(len(source), 'image')}: too few to measure", f"name a folder with {_BATCH} or more")
     encoded = [source.open(i) for i in range(len(source))]
     worker = CroppedViews(source, views, seed=0)
     loader = ViewLoader(

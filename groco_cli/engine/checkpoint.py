@@ -17,7 +17,7 @@ from groco_cli import devices
 from groco_cli.errors import GrocoError, UsageError, first_line
 from groco_cli.files import atomic_write, cannot_read
 
-_NEEDED = frozenset({"step", "model", "optimizer", "scaler"})
+_NEEDED = frozenset({"settings", "data", "step", "overflows", "model", "optimizer", "scaler"})
 _OTHER_IMAGES = (
     "put the images back as they were, type --data and where they lie now, or begin a new run with another --output"
 )
@@ -97,7 +97,7 @@ class TrainingState:
                     group["fused"] = own["fused"]
             self.optimizer.load_state_dict(stored["optimizer"])
             self.scaler.load_state_dict(stored["scaler"])
-            self.step, self.overflows = stored["step"], stored.get("overflows", 0)
+            self.step, self.overflows = stored["step"], stored["overflows"]
         except (RuntimeError, KeyError, ValueError) as error:
             raise GrocoError(
                 f"--resume: {path} does not fit this run ({first_line(error)})",
@@ -112,14 +112,14 @@ class TrainingState:
         return bool(torch.stack([each.to(finite[0].device) for each in finite]).all())
 
     def _check_same_run(self, path: Path, stored: Mapping[str, Any]) -> None:
-        for name, before in stored.get("settings", {}).items():  # none in the first runs
+        for name, before in stored["settings"].items():
             now = self.settings.get(name, before)
             if now != before:
                 raise UsageError(
                     f"--resume: {path} is of a run with {name} = {before}, not {now}",
                     "put settings.toml back as it was, or begin a new run with another --output",
                 )
-        for what, count in stored.get("data", {}).items():  # likewise
+        for what, count in stored["data"].items():
             there = self.data.get(what, count)
             if there != count:
                 raise UsageError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -81,7 +82,7 @@ def resume_settings(file: Path, options: Overrides) -> PretrainSettings:
         if wanted[name] != before:
             raise UsageError(
                 f"--resume: the run has {name} = {before}, not {wanted[name]}",
-                "leave the option out, or begin a new run with --config " + str(file),
+                f"leave the option out, or begin a new run with --config {shlex.quote(str(file))}",
             )
     return resumed
 

@@ -9,6 +9,7 @@ from groco_cli import devices
 from groco_cli.engine.recipes import RECIPES
 from groco_cli.engine.schedule import learning_rate
 from groco_cli.engine.settings import PretrainSettings
+from groco_cli.wording import counted
 
 
 class Cause(NamedTuple):
@@ -61,7 +62,10 @@ def _of_the_rate(settings: PretrainSettings, step: int, per_epoch: int) -> Cause
     rate = learning_rate(
         step - 1, peak=optim.peak_learning_rate, warmup_steps=warmup, total_steps=optim.epochs * per_epoch
     )
-    known = [_against_the_recipe(settings), f"still in its warm-up of {warmup} steps" if step <= warmup else ""]
+    known = [
+        _against_the_recipe(settings),
+        f"still in its warm-up of {counted(warmup, 'step')}" if step <= warmup else "",
+    ]
     said = [f"{rate:.3g}", *filter(None, known), "most likely too high" if any(known) else "perhaps too high"]
     return Cause(f"the learning rate was {', '.join(said)}", "lower it (--lr) or lengthen --warmup-epochs")
 

@@ -29,6 +29,7 @@ from groco_cli.engine.settings import PretrainSettings
 from groco_cli.engine.sinks import check_installed
 from groco_cli.engine.step import TrainingStep, build_step
 from groco_cli.errors import GrocoError
+from groco_cli.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,15 +121,16 @@ class DryRun:
         done = f", {self.begun:,} done" if self.begun else ""
         better = better_recipe(self.settings.recipe, self.images)
         alone = "" if self.workers == 0 else ", if the views are ready in time"
+        classes = counted(self.classes, "class", "classes") if self.classes else "no classes"
         return [
             ["recipe", self.settings.recipe + (f"; for so few images type --recipe {better}" if better else "")],
-            ["data", f"{self.data}: {self.images:,} images, {self.classes or 'no'} classes"],
+            ["data", f"{self.data}: {counted(self.images, 'image')}, {classes}"],
             ["views", f"{views}, {views.augmentation} augmentations"],
             ["batch", f"{optim.batch_size}{each}"],
             ["encoder", f"{self.settings.model.arch}; {self.parameters:,} weights are trained, heads included"],
             ["loss", self.loss],
             ["steps", f"{self.per_epoch:,} per epoch, {self.steps:,} in all{done}"],
-            ["warm-up", f"{optim.warmup_epochs * self.per_epoch:,} steps"],
+            ["warm-up", counted(optim.warmup_epochs * self.per_epoch, "step")],
             ["optimizer", f"{optim.optimizer}, learning rate {optim.peak_learning_rate:g} = {rule}"],
             ["device", self.where],
             ["memory", memory],
@@ -136,8 +138,9 @@ class DryRun:
             ["run", str(self.folder.path)],
             [
                 "disk",
-                f"{gigabytes(disk.needed_bytes)} of {gigabytes(disk.free_bytes)} free: {disk.states} states of "
-                f"{gigabytes(disk.state_bytes)}, {disk.checkpoints} checkpoints of {gigabytes(disk.checkpoint_bytes)}",
+                f"{gigabytes(disk.needed_bytes)} of {gigabytes(disk.free_bytes)} free: "
+                f"{counted(disk.states, 'state')} of {gigabytes(disk.state_bytes)}, "
+                f"{counted(disk.checkpoints, 'checkpoint')} of {gigabytes(disk.checkpoint_bytes)}",
             ],
         ]
 

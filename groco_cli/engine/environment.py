@@ -2,11 +2,12 @@
 
 import dataclasses
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from groco_cli import console
 from groco_cli.distributed.launch import STOP_FILE
 from groco_cli.engine.settings import PretrainSettings
 from groco_cli.errors import UsageError, did_you_mean
@@ -35,10 +36,29 @@ class FromEnvironment:
     values: Mapping[str, Any]
     variables: Mapping[str, str]
 
+    @property
+    def recipe(self) -> str | None:
+        """The recipe, where one is named."""
+        return self.values.get("recipe")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All the others."""
+        return {name: value for name, value in self.values.items() if name != "recipe"}
+
     def under(self, options: Mapping[str, Any]) -> "FromEnvironment":
         """What is left of it beside what was given on the command line (None: not given)."""
-        left = [name for name in self.values if options.get(name) is None]
+        return self.only([name for name in self.values if options.get(name) is None])
+
+    def only(self, names: Collection[str]) -> "FromEnvironment":
+        """What it says of some settings: those that a command has a use for."""
+        left = [name for name in self.values if name in names]
         return FromEnvironment({n: self.values[n] for n in left}, {n: self.variables[n] for n in left})
+
+    def announce(self) -> None:
+        """Say which settings come from it, if any do."""
+        if self.variables:
+            console.note(f"settings   {', '.join(self.variables.values())} from the environment")
 
     @contextmanager
     def blamed(self) -> Iterator[None]:

@@ -7,10 +7,11 @@ from groco_cli.data.sampling import Order, shuffled, with_class_mates
 from groco_cli.data.sources import Dataset, Source, default_root, open_dataset, thinned
 from groco_cli.data.transforms import Normalisation
 from groco_cli.engine.processes import Processes
-from groco_cli.engine.recipes import better_recipe
+from groco_cli.engine.recipes import RECIPES, better_recipe
 from groco_cli.engine.settings import DataSettings, PretrainSettings
 from groco_cli.errors import UsageError
 from groco_cli.losses.base import ViewLoss
+from groco_cli.wording import counted
 
 
 def open_training_set(settings: DataSettings) -> Dataset:
@@ -72,21 +73,31 @@ def check_batch(settings: PretrainSettings, name: str, images: int, loss: ViewLo
     Raises:
         UsageError: If a batch has more images than there are, or too few for the loss.
     """
-    batch = settings.optim.batch_size
-    if batch > images:
-        better = better_recipe(settings.recipe, images)
-        instead = f"--recipe {better}, or " * bool(better)
-        raise UsageError(
-            f"--batch-size {batch} is more than the {images} training images of {name}",
-            f"type {instead}--batch-size {images} or less" if images > 1 else "give it more images",
-        )
-    available = loss.available_negatives(batch, settings.views.views + settings.views.local_views)
+    batch, views = settings.optim.batch_size, settings.views.views + settings.views.local_views
+    available = loss.available_negatives(min(batch, images), views)
     wanted = loss.num_negatives or 1
+    if batch > images:
+        raise UsageError(
+            f"--batch-size {batch} is more than the {counted(images, 'training image')} of {name}",
+            _batch_to_type(settings.recipe, images, available if wanted > available else 0),
+        )
     if wanted > available:
         raise UsageError(
             f"--negatives {wanted} is more than the {available} that an anchor has in a batch of {batch}",
             f"type --negatives {available} or less, or a larger --batch-size",
         )
+
+
+def _batch_to_type(recipe: str, images: int, negatives: int) -> str:
+    """What to type where a batch has more images than there are; `negatives` if so many fit and no more, else 0."""
+    if images < 2:
+        return "give it more images"
+    fewer = f"--negatives {negatives} " * (negatives > 0) + f"--batch-size {images} or less"
+    better = better_recipe(recipe, images)
+    if not better:
+        return f"type {fewer}"
+    fits = RECIPES[better].settings.optim.batch_size <= images
+    return f"type --recipe {better}{', or' * fits} {fewer}"
 
 
 def _order(settings: PretrainSettings, source: Source) -> Order:

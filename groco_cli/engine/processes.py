@@ -1,5 +1,6 @@
 """The processes that train together: how they divide a batch, and what they have in common after a step."""
 
+import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ class Processes(peers.Peers):
         if first != str(run.path):
             raise UsageError(
                 f"--resume: the newest run is {run.path} here, and {first} for the first process",
-                f"type --output {first}",
+                f"type --output {shlex.quote(first)}",
             )
 
     def together(self, model: Model) -> Model:

@@ -1,5 +1,8 @@
 """A run's folder: what lies where, which one is next, which one was last."""
 
+import shlex
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -49,13 +52,12 @@ class RunFolder:
         """
         folder = self.path / "state"
         try:
-            there = sorted((path for path in folder.iterdir() if path.suffix == ".pt"), reverse=True)
+            there = list(folder.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise cannot_read(folder, error) from error
-        named = [path for path in there if path.name.startswith("step-")]
-        return named + [path for path in there if path.name == "latest.pt"]  # written before states were numbered
+        return sorted((path for path in there if path.match("step-*.pt")), reverse=True)
 
     @property
     def probe(self) -> Path:
@@ -96,6 +98,11 @@ class RunFolder:
             return [self.path, *(path for path in self.path.iterdir() if path.is_dir())]
         except OSError as error:
             raise cannot_read(self.path, error) from error
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on with the run."""
+        return f"groco pretrain --resume --output {shlex.quote(str(self.path))}"
 
     @property
     def holds_a_run(self) -> bool:
@@ -168,6 +175,24 @@ def run_to_resume(output: Path | None) -> RunFolder:
             raise UsageError(f"--output {output} holds no run to resume", "leave out --resume to begin one there")
         return folder
     return _newest("settings", "--resume: there is no run under runs/", "name its folder with --output")
+
+
+def chosen_checkpoints(named: Sequence[Path] | None) -> list[Path]:
+    """The checkpoints that a command is about: those named, else the newest run's.
+
+    Raises:
+        UsageError: If none is named, and there is no run.
+    """
+    return [checkpoint_at(path) for path in named] if named else [newest_checkpoint()]
+
+
+def checkpoint_at(path: Path) -> Path:
+    """The checkpoint that a path names: itself, or of a run's folder, or the folder checkpoints in it, the latest."""
+    for latest in (RunFolder(path).latest, path / RunFolder(path).latest.name):
+        with suppress(OSError):  # no way into it: whoever opens it says so
+            if latest.is_file():
+                return latest
+    return path
 
 
 def newest_checkpoint() -> Path:

@@ -116,7 +116,7 @@ class Saver:
             kept = "nothing was saved before" if self.kept is None else f"saved is step {self.kept}"
             raise GrocoError(
                 f"{error.message}; {kept}",
-                f"make room there, then go on with: groco pretrain --resume --output {self._folder.path}",
+                f"make room there, then go on with: {self._folder.resume_command}",
             ) from error
 
     def check_losses(self, losses: Sequence[Tensor]) -> None:

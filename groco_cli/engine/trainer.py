@@ -35,6 +35,7 @@ from groco_cli.engine.step import TrainingStep, build_step
 from groco_cli.errors import GrocoError
 from groco_cli.files import atomic_write
 from groco_cli.losses.statistics import similarity_statistics
+from groco_cli.wording import counted
 
 _DUE = 1  # what a process whose time to save has come answers; a signal's number is larger
 
@@ -111,7 +112,7 @@ def _metrics_log(
 
 def _title(settings: PretrainSettings) -> str:
     return (
-        f"{settings.recipe}: {settings.model.arch} on {settings.data.data}, {settings.optim.epochs} epochs, "
+        f"{settings.recipe}: {settings.model.arch} on {settings.data.data}, {counted(settings.optim.epochs, 'epoch')}, "
         f"batch {settings.optim.batch_size}"
     )
 
@@ -273,7 +274,7 @@ class _Run:
         self._draw()
         raise Interrupted(
             f"after step {self.state.step} of {self.total}, saved in {self.folder.path}",
-            f"go on with: groco pretrain --resume --output {self.folder.path}",
+            f"go on with: {self.folder.resume_command}",
             number,
         )
 

@@ -12,6 +12,7 @@ from groco_cli.errors import UsageError
 from groco_cli.evaluation.paper import PaperRow, imagenet_rows, is_imagenet, row_of_recipe
 from groco_cli.evaluation.protocol import pixels, read_encoder, untrained
 from groco_cli.models import Encoder
+from groco_cli.wording import counted
 
 _SAME_IN_ALL_RUNS = ("checkpoints", "latest")
 
@@ -70,7 +71,8 @@ def read_compared(paths: Mapping[str, Path]) -> list[Compared]:
     """
     compared = [Compared(name=name, path=path, encoder=read_encoder(path)) for name, path in paths.items()]
     for one in compared:
-        console.note("checkpoint {checkpoint}: {arch}, {method}, {epoch} epochs".format(**one.record()))
+        about = one.encoder.metadata
+        console.note(f"checkpoint {one.path}: {about.arch}, {about.method}, {counted(about.epoch, 'epoch')}")
     return compared
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from groco_cli.data.sources.base import IMAGE_ENDINGS
 from groco_cli.errors import GrocoError, UsageError
 
 KINDS = ("easy", "hard", "junk")
@@ -80,6 +81,15 @@ def load_ground_truth(path: str | Path) -> GroundTruth:
         raise GrocoError(f"{path}: {error}", _HINT) from error
 
 
+def file_name(name: str) -> str:
+    """The file that a name stands for: names that end like an image are files, others lack their .jpg (as published).
+
+    >>> file_name("all_souls_000013"), file_name("cats/7.png")
+    ('all_souls_000013.jpg', 'cats/7.png')
+    """
+    return name if PurePath(name).suffix.lower() in IMAGE_ENDINGS else f"{name}.jpg"
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Builds lists, dictionaries, strings and numbers; whatever would need code is refused."""
 
@@ -118,9 +128,10 @@ def _ground_truth(stored: object) -> GroundTruth:
     if not isinstance(stored, Mapping) or not stored.keys() >= {"imlist", "qimlist", "gnd"}:
         raise ValueError("imlist, qimlist and gnd are wanted")
     imlist, qimlist = _names(stored["imlist"], "imlist"), _names(stored["qimlist"], "qimlist")
-    numbers = {name: number for number, name in enumerate(imlist)}
+    files = [file_name(name) for name in imlist]
+    numbers = {file: number for number, file in enumerate(files)}
     if len(numbers) < len(imlist):
-        raise ValueError(f"imlist names {_most_frequent(imlist)!r} twice")
+        raise ValueError(f"imlist names {imlist[files.index(_most_frequent(files))]!r} twice")
     gnd = stored["gnd"]
     if not isinstance(gnd, list | tuple) or len(gnd) != len(qimlist):
         raise ValueError(f"gnd must be a list of {len(qimlist)}, one for each name in qimlist")
@@ -166,7 +177,9 @@ def _image_numbers(stored: object, kind: str, numbers: Mapping[str, int]) -> tup
         raise ValueError(f"{kind} must be a list of images")
     found = []
     for image in stored:
-        number = numbers.get(image) if isinstance(image, str) else image
+        number = numbers.get(file_name(image)) if isinstance(image, str) else image
+        if number is None and isinstance(image, str):
+            raise ValueError(f"{kind} holds {_shown(image)}; no such name in imlist")
         if type(number) is not int or not 0 <= number < len(numbers):
             raise ValueError(f"{kind} holds {_shown(image)}; imlist has images 0 to {len(numbers) - 1}")
         found.append(number)

@@ -91,7 +91,8 @@ def _opened(option: str, name: str, root: Path) -> Dataset:
     try:
         return open_dataset(name, root)
     except GrocoError as error:
-        error.message = error.message.replace("--data ", f"{option} ", 1)
+        if error.message.startswith(name):
+            error.message = f"{option} {error.message}"
         raise
 
 

@@ -13,6 +13,7 @@ from groco_cli.evaluation.knn import TEMPERATURE
 from groco_cli.evaluation.paper import IMAGENET, PaperRow
 from groco_cli.evaluation.protocol import KNNResult
 from groco_cli.tables import Cell, Column, Comparison, Report, percent, printed
+from groco_cli.wording import counted
 
 _COLUMNS = (
     Column("encoder", "encoder"),
@@ -80,7 +81,7 @@ def knn_report(
         notes += [*paper_notes(result, temperature), *recipe_notes(compared)]
     return Report(
         record=record,
-        title=f"k-NN on {data}, {protocol}: {result.queries:,} queries, bank of {result.bank:,}",
+        title=f"k-NN on {data}, {protocol}: {counted(result.queries, 'query', 'queries')}, bank of {result.bank:,}",
         table=knn_table([*baselines.items(), *results.items()], paper or ()),
         notes=notes,
     )
@@ -117,7 +118,8 @@ def paper_notes(result: KNNResult, temperature: float) -> list[str]:
         "backbone ResNet-50 unless named; † as reproduced by SimSiam's authors, ‡ by GroCo's"
     ]
     if (result.bank, result.queries) != (bank, queries):
-        lines.append(f"not the paper's images: {result.queries:,} queries here, bank of {result.bank:,}")
+        asked = counted(result.queries, "query", "queries")
+        lines.append(f"not the paper's images: {asked} here, bank of {result.bank:,}")
     if temperature != TEMPERATURE:
         lines.append(
             f"not the paper's votes: {f'T {temperature}' if math.isfinite(temperature) else 'unweighted'} here"

@@ -23,6 +23,7 @@ from groco_cli.evaluation.linear import LinearHeads, LinearScore, count_correct
 from groco_cli.evaluation.linear_features import AugmentedFeatures, CachedFeatures, TrainingFeatures
 from groco_cli.evaluation.protocol import check_labels
 from groco_cli.models import Encoder, EncoderMetadata
+from groco_cli.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ class ProbeSettings:
         cut = f" cut from {about.resize}" * (about.resize > about.image_size)
         changes = {
             "features cached without augmentation": self.cached,
-            f"{self.epochs} epochs": self.epochs != published.epochs,
+            counted(self.epochs, "epoch"): self.epochs != published.epochs,
             f"batch {self.batch_size}": self.batch_size != published.batch_size,
             f"learning rate {' and '.join(f'{rate:g}' for rate in self.learning_rates)}": self.learning_rates
             != published.learning_rates,
@@ -256,7 +257,7 @@ def check_probe_data(dataset: Dataset, settings: ProbeSettings) -> None:
     batch, images = settings.batch_size, len(dataset.train)
     if batch > images:
         raise UsageError(
-            f"--batch-size {batch} is more than the {images} training images of {dataset.name}",
+            f"--batch-size {batch} is more than the {counted(images, 'training image')} of {dataset.name}",
             f"type --batch-size {images} or less",
         )
     if batch < collectives.world_size():

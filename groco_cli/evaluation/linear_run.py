@@ -14,6 +14,7 @@ from groco_cli.evaluation.comparison import Compared
 from groco_cli.evaluation.fingerprint import encoder_hash
 from groco_cli.evaluation.linear_protocol import ProbeSettings
 from groco_cli.evaluation.linear_state import STATE, DataStamp, ProbeRun, read_run
+from groco_cli.wording import counted
 
 _OPTIONS = {"learning_rates": "--lr"}  # where an option is not called after its setting
 
@@ -62,7 +63,9 @@ def resumed_run(output: Path, settings: Mapping[str, Any], checkpoints: Sequence
         console.note(f"the probe was begun with {run.checkpoint}")
     if run.processes != collectives.world_size():
         begun, now = run.processes, collectives.world_size()
-        console.note(f"the probe was begun in {begun} processes, not {now}: the same but for rounding")
+        console.note(
+            f"the probe was begun in {counted(begun, 'process', 'processes')}, not {now}: the same but for rounding"
+        )
     return run
 
 

@@ -78,7 +78,7 @@ def read_run(folder: Path) -> ProbeRun:
         settings = ProbeSettings(**{**stored["settings"], "learning_rates": rates})
         stamp = DataStamp(**{**stored["stamp"], "classes": tuple(stored["stamp"]["classes"])})
         facts = {key: stored[key] for key in ("checkpoint", "encoder", "data")}
-        return ProbeRun(**facts, stamp=stamp, settings=settings, processes=stored.get("processes", 1))
+        return ProbeRun(**facts, stamp=stamp, settings=settings, processes=stored["processes"])
     except (KeyError, TypeError) as error:
         raise _damaged(folder, error) from error
 

@@ -15,6 +15,7 @@ from groco_cli.evaluation.linear_protocol import ProbeSettings
 from groco_cli.evaluation.paper import PaperRow
 from groco_cli.models import EncoderMetadata
 from groco_cli.tables import Cell, Column, Comparison, Figure, Report, percent, printed
+from groco_cli.wording import counted
 
 _COLUMNS = (
     Column("encoder", "encoder"),
@@ -89,7 +90,7 @@ def linear_report(
     rows = [*baselines.items(), *((name, probe.scores) for name, probe in probed.items())]
     return Report(
         record=record,
-        title=f"Linear probe on {data.name}: {len(data.test):,} images",
+        title=f"Linear probe on {data.name}: {counted(len(data.test), 'image')}",
         table=linear_table(rows, paper or ()),
         notes=notes,
     )

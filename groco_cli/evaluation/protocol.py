@@ -57,7 +57,7 @@ def read_encoder(path: Path, *, method: str = "") -> Encoder:
     try:
         encoder = load_encoder(path, method=method)
     except FileNotFoundError as error:
-        raise UsageError(f"no checkpoint {path}", "name one, or none for the newest run") from error
+        raise UsageError(f"no checkpoint {'in ' * path.is_dir()}{path}", "name one, or a run's folder") from error
     except ValueError as error:
         hint = error.hint if isinstance(error, CheckpointError) else ""
         raise GrocoError(str(error), hint or "give a whole checkpoint") from error

@@ -1,6 +1,7 @@
 """Features of pictures of any size, as a retrieval protocol sees them (`groco_cli.evaluation.retrieval_protocol`)."""
 
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,7 @@ class _Thumbnails(Dataset[Tensor | _Trouble]):
         try:
             return thumbnail(decode(path), self.size, self.boxes[number] if self.boxes else None)
         except BadImageError as error:
-            return str(error), f"replace the file; 'groco data {path.parent}' names all bad ones"
+            return str(error), f"replace the file; 'groco data {shlex.quote(str(path.parent))}' names all bad ones"
         except ValueError as error:
             return f"query {path}: {error}", "correct the ground truth: left, top, right, bottom in pixels"
 

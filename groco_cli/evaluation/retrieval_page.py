@@ -106,11 +106,12 @@ def _ap(result: RetrievalResult, setup: str, query: int) -> str:
 
 def _ranked(rank: int, image: int, cosine: float, data: RetrievalSet, query: int) -> str:
     path, kind = data.database[image], _kind(image, data, query)
+    name = data.ground_truth.imlist[image] if kind != "distractor" else str(path)
     mark = _MARKS[kind]
     said = mark if mark == kind else f"{mark} ({kind})"
     return (
-        f'<li class="{mark}">{_picture(path, path.stem)}<span class="mark">{rank}. {said}</span>'
-        f'<span class="dim">{cosine:.3f} {_text(path.stem)}</span></li>'
+        f'<li class="{mark}">{_picture(path, name)}<span class="mark">{rank}. {said}</span>'
+        f'<span class="dim">{cosine:.3f} {_text(name)}</span></li>'
     )
 
 

@@ -57,7 +57,9 @@ def named_protocol(name: str, dataset: str) -> RetrievalProtocol:
         UsageError: For an unknown name.
     """
     if name not in NAMES:
-        raise UsageError(f"--protocol {name}: no such protocol", did_you_mean(name, NAMES) or f"type {NAMES[0]}")
+        raise UsageError(
+            f"--protocol {name}: no such protocol", did_you_mean(name, NAMES) or f"type {' or '.join(NAMES)}"
+        )
     large = dataset == "rparis6k"
     return RetrievalProtocol(
         name=name,

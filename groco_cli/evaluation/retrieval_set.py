@@ -10,7 +10,7 @@ from pathlib import Path
 
 from groco_cli.data.sources.base import IMAGE_ENDINGS
 from groco_cli.errors import GrocoError, UsageError, did_you_mean
-from groco_cli.evaluation.ground_truth import GroundTruth, load_ground_truth
+from groco_cli.evaluation.ground_truth import GroundTruth, file_name, load_ground_truth
 
 PUBLISHED = ("roxford5k", "rparis6k")
 _NAMED_AT_MOST = 20  # files in one line
@@ -63,8 +63,6 @@ def open_published(name: str, root: Path) -> RetrievalSet:
 
 def open_images(folder: Path, truth: Path, *, name: str = "") -> RetrievalSet:
     """Open a folder of pictures with a ground truth.
-
-    Names that end like a picture are files as they stand, others lack their .jpg, as in the published sets.
 
     Args:
         folder: The pictures.
@@ -139,7 +137,7 @@ def _holds(test: Callable[[], bool]) -> bool:
 
 
 def _files(folder: Path, names: Iterable[str]) -> tuple[Path, ...]:
-    return tuple(folder / (name if Path(name).suffix.lower() in IMAGE_ENDINGS else f"{name}.jpg") for name in names)
+    return tuple(folder / file_name(name) for name in names)
 
 
 def _check_present(files: tuple[Path, ...], folder: Path, truth: Path) -> None:

@@ -15,6 +15,7 @@ from groco_cli.evaluation.retrieval_protocol import RetrievalProtocol
 from groco_cli.evaluation.retrieval_search import RetrievalResult
 from groco_cli.evaluation.retrieval_set import RetrievalSet
 from groco_cli.tables import Cell, Column, Comparison, Figure, Report, percent, printed
+from groco_cli.wording import counted
 
 _COLUMNS = (
     Column("encoder", "encoder"),
@@ -75,7 +76,7 @@ def retrieval_report(
         notes += paper_notes(used, published, len(data.distractors))
     return Report(
         record=record,
-        title=f"Retrieval on {data.name}: {len(data.queries):,} queries",
+        title=f"Retrieval on {data.name}: {counted(len(data.queries), 'query', 'queries')}",
         table=score_table(results, paper),
         notes=notes,
     )
@@ -91,12 +92,12 @@ def retrieval_settings(
 ) -> dict[str, str]:
     """All that the scores depend on, in words, by name; the arguments are `retrieval_report`'s."""
     encoders = {
-        f"encoder {one.name}": "{checkpoint}, {arch}, {method}, {epoch} epochs".format(**one.record())
-        for one in compared
+        f"encoder {one.name}": f"{one.path}, {about.arch}, {about.method}, {counted(about.epoch, 'epoch')}"
+        for one, about in ((one, one.encoder.metadata) for one in compared)
     }
     return encoders | {
         "protocol": str(used) + " (altered)" * (used != published),
-        "database": f"{len(data.images):,} images and {len(data.distractors):,} distractors",
+        "database": f"{counted(len(data.images), 'image')} and {counted(len(data.distractors), 'distractor')}",
         "features": f"L2-normalised, on {devices.describe(features.device)}"
         + ", kept in fp16" * (features.cache_dtype == "fp16"),
         "search": _backend(results),

@@ -7,6 +7,7 @@ everything else, as one JSON object under "groco". For the others' see `containe
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,7 +155,7 @@ def _doubt(path: Path, release: Release) -> str:
     normalisation = "ImageNet's normalisation" if release.normalised else "no normalisation (mean 0, std 1)"
     return (
         f"{path} is taken for {release.title}, {release.guessed}: its images get {normalisation}; "
-        f"if that is wrong, type: groco convert {path} OUT.safetensors --method {release.otherwise}"
+        f"if that is wrong, type: groco convert {shlex.quote(str(path))} OUT.safetensors --method {release.otherwise}"
     )
 
 

@@ -6,6 +6,7 @@ import typer
 
 from groco_cli import console, options
 from groco_cli.errors import UsageError
+from groco_cli.wording import counted
 
 
 def loss(
@@ -147,7 +148,7 @@ def data(
         "repeats": repeats,
     }
     shown = console.titled(
-        f"{facts['data']}: {facts['images']:,} images to {facts['views']} {augmentation} views, on one core",
+        f"{facts['data']}: {counted(len(source), 'image')} to {facts['views']} {augmentation} views, on one core",
         table,
         f"photometric part on {facts['device']}, one thread; median of {repeats} passes",
     )

@@ -12,7 +12,9 @@ FORMATS = ("groco", "timm", "torchvision")
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A checkpoint, groco's or a released one.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="A checkpoint, groco's or a released one, or a run's folder.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors to write.")],
     to: Annotated[str, typer.Option("--to", metavar="NAME", help="Format: groco, timm or torchvision.")] = "groco",
     method: Annotated[
@@ -39,6 +41,7 @@ def convert(
     from dataclasses import replace
 
     from groco_cli import __version__
+    from groco_cli.engine.run_folder import checkpoint_at
     from groco_cli.evaluation.protocol import read_encoder
     from groco_cli.files import atomic_write
     from groco_cli.models.containers import CheckpointError
@@ -50,6 +53,7 @@ def convert(
         raise UsageError(
             f"--method {method}: not known", did_you_mean(method, METHODS) or f"type one of {', '.join(METHODS)}"
         )
+    source = checkpoint_at(source)
     encoder = read_encoder(source, method=method)
     encoder.metadata = metadata = replace(encoder.metadata, groco_version=__version__)
     build = "groco_cli.models.load_encoder"

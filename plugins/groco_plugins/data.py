@@ -1,5 +1,7 @@
 """`groco data`: what groco sees in a data set, and the views it makes of it; or the set as shards."""
 
+import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,6 +10,7 @@ import typer
 
 from groco_cli import console, options
 from groco_cli.errors import UsageError
+from groco_cli.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -52,9 +55,9 @@ def data(
             show_default="contact-sheet.png",
         ),
     ] = None,
-    rows: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures on the sheet.")] = 5,
+    rows: Annotated[int, typer.Option(metavar="N", min=1, help="Images on the sheet.")] = 5,
     show_epochs: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Epochs whose views are shown of each picture.")
+        int, typer.Option(metavar="N", min=1, help="Epochs whose views are shown of each image.")
     ] = 1,
     augmentation: options.Augmentation = None,
     views: options.Views = None,
@@ -95,15 +98,21 @@ def data(
 ) -> None:
     """Say what groco sees in a data set, and draw the views it becomes.
 
-    Counts images and classes, measures sizes, finds broken files, and writes a contact sheet: pictures, and beside each
+    Counts images and classes, measures sizes, finds broken files, and writes a contact sheet: images, and beside each
     the views that groco pretrain draws of it with the same options. Or, with --to-shards, writes WebDataset shards.
     """
     given = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
 
     from groco_cli.data.sources import default_root, open_dataset
     from groco_cli.engine import configuration
+    from groco_cli.engine.environment import from_environment
 
-    settings = configuration.resolve(recipe, config, configuration.by_section(given))
+    variables = from_environment(os.environ).under(given | {"recipe": recipe}).only({"recipe", *given})
+    with variables.blamed():
+        settings = configuration.resolve(
+            recipe or variables.recipe, config, configuration.by_section(given | variables.settings)
+        )
+    workers = None if settings.data.workers < 0 else settings.data.workers
     if not settings.data.data:
         raise UsageError(f"the recipe {settings.recipe} names no images", "type groco data FOLDER")
     if to_shards and sheet:
@@ -111,13 +120,14 @@ def data(
     to_decode, root = _count(decode), default_root(settings.data.data_root)
     if sheet:
         _check_ending(sheet)
+    variables.announce()
     dataset = open_dataset(settings.data.data, root)
     if to_shards:
         shards = _written(dataset, to_shards, images_per_shard, settings.data.on_bad_image, workers)
-        listed = [[_PARTS[part], f"{len(paths):,} shards"] for part, paths in shards.items()]
+        listed = [[_PARTS[part], counted(len(paths), "shard")] for part, paths in shards.items()]
         names = {part: [str(path) for path in paths] for part, paths in shards.items()}
         console.result({"data": dataset.name, "shards": names}, console.listing(listed), as_json=as_json)
-        console.note(f"they are in {to_shards}; now type: groco pretrain --data {to_shards}")
+        console.note(f"they are in {to_shards}; now type: groco pretrain --data {shlex.quote(str(to_shards))}")
         return
 
     from groco_cli.data.contact_sheet import ContactSheet
@@ -160,7 +170,8 @@ def _count(decode: str) -> int | None:
 
 def _check_ending(sheet: Path) -> None:
     if sheet.suffix.lower() != ".png":
-        raise UsageError(f"--sheet {sheet} does not end in .png", f"type --sheet {sheet.with_suffix('.png')}")
+        png = shlex.quote(str(sheet.with_suffix(".png")))
+        raise UsageError(f"--sheet {sheet} does not end in .png", f"type --sheet {png}")
 
 
 def _place(sheet: Path | None, data: str, dataset: "Dataset", root: Path) -> Path:
@@ -173,7 +184,7 @@ def _place(sheet: Path | None, data: str, dataset: "Dataset", root: Path) -> Pat
     usual = Path("contact-sheet.png")
     place = sheet or (root / usual if of_files and becomes_image(usual, folder) else usual)
     if of_files and becomes_image(place, folder):
-        beside = folder.resolve().parent / place.name
+        beside = shlex.quote(str(folder.resolve().parent / place.name))
         raise UsageError(f"the sheet {place} would be one of the images of {data}", f"type --sheet {beside}")
     return place
 
@@ -246,12 +257,12 @@ def _shown(name: str, found: Mapping[str, "Survey"]) -> "RenderableType":
 
 def _summary(found: "Survey") -> str:
     empty = int((found.class_sizes == 0).sum())
-    classes = f"{len(found.classes):,} classes" + f" ({empty:,} of them without an image)" * bool(empty)
+    classes = counted(len(found.classes), "class", "classes") + f" ({empty:,} of them without an image)" * bool(empty)
     formats = ", ".join(f"{count:,} {name}" for name, count in found.formats.items())
     decoded = "all" if found.decoded == found.images else f"{found.decoded:,}, evenly spread,"
     return "; ".join(
         [
-            f"{found.images:,} images",
+            counted(found.images, "image"),
             classes if found.classes else "no labels",
             formats or "in memory",
             f"{decoded} decoded",

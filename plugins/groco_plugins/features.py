@@ -15,7 +15,8 @@ from groco_cli.files import check_writable
 @over_processes
 def features(
     checkpoint: Annotated[
-        Path | None, typer.Argument(metavar="CKPT", help="The checkpoint.", show_default="the newest run's")
+        Path | None,
+        typer.Argument(metavar="CKPT", help="The checkpoint, or a run's folder.", show_default="the newest run's"),
     ] = None,
     data: options.Data = None,
     data_root: options.DataRoot = None,
@@ -33,15 +34,15 @@ def features(
     workers: options.Workers = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write the features of a data set's pictures, with labels and names, for use elsewhere.
+    """Write the features of a data set's images, with labels and names, for use elsewhere.
 
-    A safetensors file for each part that the set has. The pictures are shown as groco knn shows them: whole or centre
+    A safetensors file for each part that the set has. The images are shown as groco knn shows them: whole or centre
     crop, without augmentation. Features are not normalised.
     """
     from groco_cli import devices
     from groco_cli.data.sources import default_root, open_dataset
     from groco_cli.distributed.collectives import failing_together, rank
-    from groco_cli.engine.run_folder import newest_checkpoint
+    from groco_cli.engine.run_folder import checkpoint_at, newest_checkpoint
     from groco_cli.evaluation import comparison
     from groco_cli.evaluation.extraction import choose_extraction
     from groco_cli.evaluation.feature_cache import choose_cache, plain_features
@@ -51,7 +52,8 @@ def features(
         raise UsageError(f"--output {output} is no .safetensors, which is all that is written", "let it end so")
     root = default_root(data_root)
     how = choose_extraction(device, workers, cache=choose_cache(cache, no_cache, root), cache_dtype=cache_dtype)
-    compared = comparison.read_compared(comparison.named_checkpoints([checkpoint or newest_checkpoint()]))
+    path = checkpoint_at(checkpoint) if checkpoint else newest_checkpoint()
+    compared = comparison.read_compared(comparison.named_checkpoints([path]))
     encoder, about = compared[0].encoder, compared[0].record()
     dataset = open_dataset(comparison.chosen_data(data, compared), root)
     parts = {name: part for name, part in (("train", dataset.train), ("test", dataset.test)) if part}

@@ -66,10 +66,13 @@ def knn(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Score the untrained encoder and raw pixels beside it.")
     ] = False,
-    plot: Annotated[
+    figure: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Draw queries and their nearest neighbours (.png, .svg, .pdf).", show_default=False
+            "--plot",
+            metavar="FILE",
+            help="Draw queries and their nearest neighbours (.png, .svg, .pdf).",
+            show_default=False,
         ),
     ] = None,
     cache: options.Cache = None,
@@ -99,7 +102,7 @@ def knn(
     """
     from groco_cli.data.sources import default_root
     from groco_cli.distributed.collectives import rank
-    from groco_cli.engine.run_folder import newest_checkpoint
+    from groco_cli.engine.run_folder import chosen_checkpoints
     from groco_cli.evaluation import comparison, knn_sources
     from groco_cli.evaluation.extraction import choose_extraction
     from groco_cli.evaluation.feature_cache import choose_cache
@@ -120,8 +123,8 @@ def knn(
     root = default_root(data_root)
     features = choose_extraction(device, workers, cache=choose_cache(cache, no_cache, root), cache_dtype=cache_dtype)
     tables.check_places(csv_file, latex)
-    paths = comparison.named_checkpoints(checkpoints or [newest_checkpoint()])
-    figures = _figures(plot, list(paths))
+    paths = comparison.named_checkpoints(chosen_checkpoints(checkpoints))
+    figures = _figures(figure, list(paths))
     compared = comparison.read_compared(paths)
     usual = "" if bank and queries else comparison.chosen_data(data, compared)
     searched, asked = (one or usual for one in (bank, queries))
@@ -150,9 +153,9 @@ def knn(
         paper=rows,
     )
     report.show(as_json=as_json, csv_file=csv_file, latex=latex)
-    for one, figure in zip(compared, figures, strict=True):
-        if figure:
-            _draw(dataset, results[one.name], figure)
+    for one, place in zip(compared, figures, strict=True):
+        if place:
+            _draw(dataset, results[one.name], place)
 
 
 def _score(
@@ -193,13 +196,13 @@ def _weighing(temperature: float | None, uniform: bool) -> float:
     return math.inf if uniform else TEMPERATURE if temperature is None else temperature
 
 
-def _figures(plot: Path | None, names: list[str]) -> list[Path | None]:
+def _figures(figure: Path | None, names: list[str]) -> list[Path | None]:
     """Where each encoder's figure goes: `--plot` itself, or, of several, beside it with the encoder's name."""
-    if plot is None:
+    if figure is None:
         return [None] * len(names)
-    check_picture(plot, "--plot")
-    several = [plot.with_stem(f"{plot.stem}-{name.replace('/', '-')}") for name in names]
-    places = several if len(names) > 1 else [plot]
+    check_picture(figure, "--plot")
+    several = [figure.with_stem(f"{figure.stem}-{name.replace('/', '-')}") for name in names]
+    places = several if len(names) > 1 else [figure]
     for place in places:
         check_writable(place)
     return [*places]

@@ -1,5 +1,6 @@
 """`groco linprobe`: train a linear classifier on a frozen encoder; the work is `groco_cli.evaluation`."""
 
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import typer
 
 from groco_cli import console, options, tables
 from groco_cli.distributed.command import over_processes
+from groco_cli.wording import counted
 
 if TYPE_CHECKING:
     from groco_cli.data.sources import Dataset
@@ -91,7 +93,7 @@ def linprobe(
     from groco_cli import devices
     from groco_cli.data.sources import default_root, open_dataset
     from groco_cli.distributed.collectives import rank
-    from groco_cli.engine.run_folder import newest_checkpoint, newest_probe
+    from groco_cli.engine.run_folder import checkpoint_at, newest_checkpoint, newest_probe
     from groco_cli.evaluation import comparison
     from groco_cli.evaluation.extraction import choose_extraction
     from groco_cli.evaluation.feature_cache import choose_cache
@@ -115,8 +117,9 @@ def linprobe(
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     if resume and output is None:
         output = newest_probe().path
-    before = resumed_run(output, given, checkpoints or (), data) if resume and output else None
-    paths = checkpoints or [Path(before.checkpoint) if before else newest_checkpoint()]
+    named = [checkpoint_at(path) for path in checkpoints or ()]
+    before = resumed_run(output, given, named, data) if resume and output else None
+    paths = named or [Path(before.checkpoint) if before else newest_checkpoint()]
     compared = comparison.read_compared(comparison.named_checkpoints(paths))
     source = before.data if before else comparison.chosen_data(data, compared)
     if before:
@@ -159,7 +162,7 @@ def _announce(dataset: "Dataset", settings: "ProbeSettings", features: "Extracti
     from groco_cli.distributed.collectives import world_size
 
     assert dataset.test is not None
-    console.note(f"data       {dataset.name}: {len(dataset.train):,} images, {len(dataset.test):,} held out")
+    console.note(f"data       {dataset.name}: {counted(len(dataset.train), 'image')}, {len(dataset.test):,} held out")
     among = f", {world} processes" if (world := world_size()) > 1 else ""
     console.note(f"device     {devices.describe(features.device)}{among}, encoder in {settings.precision}")
 
@@ -179,7 +182,7 @@ def _probe(
         probe,
         len(dataset.train),
         save=lambda: save_state(folder, run, probe),
-        go_on=f"go on with: groco linprobe --resume --output {folder}",
+        go_on=f"go on with: groco linprobe --resume --output {shlex.quote(str(folder))}",
     )
     heads = save_heads(folder, run, probe, dataset.train.classes, one.encoder.metadata)
     return Probed(scores=probe.history[-1], folder=folder, heads=heads)

@@ -1,6 +1,7 @@
 """`groco pretrain`: options to settings; the work is `groco_cli.engine.pretrain`."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,7 @@ def pretrain(
     ] = False,
     arch: options.Arch = None,
     stem: Annotated[
-        str | None, setting("Stem of a ResNet: imagenet, or small for pictures of about 32 pixels.", metavar="NAME")
+        str | None, setting("Stem of a ResNet: imagenet, or small for images of about 32 pixels.", metavar="NAME")
     ] = None,
     attention_heads: Annotated[int | None, setting("Attention heads of a ViT.", metavar="N")] = None,
     projector_hidden: Annotated[int | None, setting("Width of the projector's hidden layers.", metavar="N")] = None,
@@ -166,9 +167,7 @@ def pretrain(
     from groco_cli.engine.metrics import read_metrics
 
     variables = from_environment(os.environ).under(given | {"recipe": recipe})
-    values = dict(variables.values)
-    recipe_there = values.pop("recipe", None)
-    overrides = configuration.by_section(given | values)
+    overrides = configuration.by_section(given | variables.settings)
     decided: tuple[str, ...] = ()
     with variables.blamed():
         if resume:
@@ -179,14 +178,14 @@ def pretrain(
             decided = () if there else ("--output", str(folder.path))  # the newest may soon be another
             settings = configuration.resume_settings(folder.settings, overrides)
         else:
-            folder, settings = None, configuration.resolve(recipe or recipe_there, config, overrides)
+            folder, settings = None, configuration.resolve(recipe or variables.recipe, config, overrides)
     if launch.started(settings.run.launch(), also=decided):
         return  # the first of the processes has shown the result
 
     here = place(os.environ)
     is_first = here is None or here.rank == 0
-    if is_first and variables.variables:
-        console.note(f"settings   {', '.join(variables.variables.values())} from the environment")
+    if is_first:
+        variables.announce()
     if dry_run:
         from groco_cli.engine import dry_run as trial
 
@@ -213,4 +212,4 @@ def pretrain(
         shown = f"{first['top1']:.1%} untrained, {last['top1']:.1%} trained"
         rows.append([f"k-NN, k={last['k']}", f"{shown} (best {best['top1']:.1%}, epoch {best['epoch']})"])
     console.result(files | {"knn": scores}, console.listing(rows), as_json=as_json)
-    console.note(f"now type: groco knn {run.latest}" if knn else f"the encoder is in {run.latest}")
+    console.note(f"now type: groco knn {shlex.quote(str(run.path))}" if knn else f"the encoder is in {run.latest}")

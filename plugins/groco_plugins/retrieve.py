@@ -26,7 +26,7 @@ def retrieve(
     ] = None,
     data_root: options.DataRoot = None,
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Another folder of pictures to search.", show_default=False)
+        Path | None, typer.Option(metavar="DIR", help="Another folder of images to search.", show_default=False)
     ] = None,
     ground_truth: Annotated[
         Path | None,
@@ -35,7 +35,7 @@ def retrieve(
     distractors: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="A folder of pictures to add to the database, always wrong.", show_default=False
+            metavar="DIR", help="A folder of images to add to the database, always wrong.", show_default=False
         ),
     ] = None,
     protocol: Annotated[
@@ -49,7 +49,7 @@ def retrieve(
         typer.Option(
             metavar="N",
             min=8,
-            help="Longer side that larger pictures are shrunk to, pixels.",
+            help="Longer side that larger images are shrunk to, pixels.",
             show_default="224; 512 for rparis6k",
         ),
     ] = None,
@@ -66,13 +66,13 @@ def retrieve(
     ] = None,
     whiten: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="A folder of pictures to learn a PCA whitening on.", show_default="none"),
+        typer.Option(metavar="DIR", help="A folder of images to learn a PCA whitening on.", show_default="none"),
     ] = None,
     html: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write a page of the queries and what was found.", show_default=False),
     ] = None,
-    top: Annotated[int, typer.Option(metavar="N", min=1, help="Pictures per query on that page.")] = 10,
+    top: Annotated[int, typer.Option(metavar="N", min=1, help="Images per query on that page.")] = 10,
     cache: options.Cache = None,
     no_cache: options.NoCache = False,
     cache_dtype: options.CacheDtype = None,
@@ -85,14 +85,14 @@ def retrieve(
     workers: options.Workers = None,
     as_json: options.Json = False,
 ) -> None:
-    """Search a set of pictures with example pictures, and score what is found.
+    """Search a set of images with example images, and score what is found.
 
     mAP and mP@1, 5, 10 under the easy, medium and hard setups of revisited Oxford and Paris, or of any folder with a
     ground truth in the same form.
     """
     from groco_cli.data.sources import default_root
     from groco_cli.distributed.collectives import rank
-    from groco_cli.engine.run_folder import newest_checkpoint
+    from groco_cli.engine.run_folder import chosen_checkpoints
     from groco_cli.evaluation import comparison
     from groco_cli.evaluation.extraction import choose_extraction
     from groco_cli.evaluation.feature_cache import choose_cache
@@ -110,7 +110,7 @@ def retrieve(
     if html:
         check_writable(html)
     tables.check_places(csv_file, latex)
-    compared = comparison.read_compared(comparison.named_checkpoints(checkpoints or [newest_checkpoint()]))
+    compared = comparison.read_compared(comparison.named_checkpoints(chosen_checkpoints(checkpoints)))
     rows = table_2(data.name) if paper else None
     if paper and not rows:
         console.warn(f"--paper: the paper's retrieval is on roxford5k and rparis6k, it has no row for {data.name}")
@@ -174,7 +174,7 @@ def _open(
     from groco_cli.evaluation.retrieval_set import open_images, open_published, with_distractors
 
     if dataset and (images or ground_truth):
-        raise UsageError(f"--dataset {dataset} has its own pictures", "leave out --images and --ground-truth")
+        raise UsageError(f"--dataset {dataset} has its own images", "leave out --images and --ground-truth")
     if dataset:
         data = open_published(dataset, root)
     elif images and ground_truth:

@@ -36,6 +36,8 @@ def toy(
     output: Annotated[
         Path | None,
         typer.Option(
+            "--output",
+            "-o",
             metavar="FILE",
             help="The figure's file, .png, .svg or .pdf by its ending; implies --plot.",
             show_default="toy.png",

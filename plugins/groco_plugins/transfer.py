@@ -25,7 +25,9 @@ def transfer(
         list[str] | None,
         typer.Option("--sets", metavar="NAME", help=f"One of {_SETS}; may be given again.", show_default="all eleven"),
     ] = None,
-    k: Annotated[int, typer.Option("--k", metavar="K", help="Neighbours that vote.")] = 20,
+    ks: Annotated[
+        list[int] | None, typer.Option("--k", metavar="K", help="Neighbours that vote.", show_default="20")
+    ] = None,
     temperature: Annotated[
         float, typer.Option(metavar="T", help="Temperature of the votes' weights exp(cos/T).")
     ] = 0.07,
@@ -52,7 +54,7 @@ def transfer(
     from groco_cli.data.sources import default_root
     from groco_cli.data.sources.transfer import TransferSet
     from groco_cli.distributed.collectives import rank
-    from groco_cli.engine.run_folder import newest_checkpoint
+    from groco_cli.engine.run_folder import chosen_checkpoints
     from groco_cli.evaluation import comparison
     from groco_cli.evaluation.extraction import choose_extraction
     from groco_cli.evaluation.feature_cache import choose_cache
@@ -61,6 +63,7 @@ def transfer(
     from groco_cli.evaluation.transfer_linear import linear_classifier
     from groco_cli.evaluation.transfer_table import by_column, transfer_report
 
+    k = _only(ks or [20])
     check_votes([k], temperature, max(k, 1))
     tables.check_places(csv_file, latex)
     root = default_root(data_root)
@@ -70,7 +73,7 @@ def transfer(
     classifiers = {"k-NN": nearest(k, temperature, features.device)}
     if linear:
         classifiers["linear"] = linear_classifier(features.device)
-    compared = comparison.read_compared(comparison.named_checkpoints(checkpoints or [newest_checkpoint()]))
+    compared = comparison.read_compared(comparison.named_checkpoints(chosen_checkpoints(checkpoints)))
 
     def score(one: "Compared") -> "Results":
         with console.Bar(f"features, {one.name}", images) as bar:
@@ -95,6 +98,16 @@ def transfer(
     )
     report.show(as_json=as_json, csv_file=csv_file, latex=latex)
     _tell_failures(by_column(outcomes))
+
+
+def _only(ks: list[int]) -> int:
+    """The one k; groco knn takes several, and here the last would count in silence."""
+    if len(ks) > 1:
+        raise UsageError(
+            f"--k {' and '.join(map(str, ks))}: transfer takes one",
+            f"type --k {ks[-1]}, and the command again for another k",
+        )
+    return ks[0]
 
 
 def _open(names: list[str] | None, root: Path) -> "list[TransferSet | Failed | Missing]":

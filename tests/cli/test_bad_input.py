@@ -103,5 +103,5 @@ def test_labels_that_do_not_fit_are_a_mistake_in_a_line(call_groco, checkpoint, 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("path", [".", "..", "/"])
-def test_a_folder_in_place_of_a_checkpoint_is_a_mistake_in_a_line(typed, command, path):
-    assert f"no checkpoint {path}; name one" in typed(command, Path(path), code=2)
+def test_a_folder_without_a_checkpoint_is_a_mistake_in_a_line(typed, command, path):
+    assert f"no checkpoint in {path}; name one, or a run's folder" in typed(command, Path(path), code=2)

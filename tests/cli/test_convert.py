@@ -72,13 +72,13 @@ def test_what_a_file_does_not_say_may_be_said(call_groco, tmp_path: Path):
 
 
 def test_a_guess_is_warned_of_with_what_to_type(call_groco, tmp_path: Path):
-    torch.save({"state_dict": torchvision.models.resnet18().state_dict()}, tmp_path / "x.pth")
-    typed = ["convert", str(tmp_path / "x.pth"), str(tmp_path / "x.safetensors"), "--json", "--force"]
+    torch.save({"state_dict": torchvision.models.resnet18().state_dict()}, tmp_path / "my x.pth")
+    typed = ["convert", str(tmp_path / "my x.pth"), str(tmp_path / "x.safetensors"), "--json", "--force"]
     shown = call_groco("--quiet", *typed)
     assert json.loads(shown.stdout)["method"] == "simclr"
     assert shown.stderr.startswith("warning: ")
     assert "x.pth is taken for SimCLR, converted" in shown.stderr
-    assert "--method supervised" in shown.stderr
+    assert f"groco convert '{tmp_path / 'my x.pth'}' OUT.safetensors --method supervised" in shown.stderr
     told = call_groco("--quiet", *typed, "--method", "supervised")
     assert (json.loads(told.stdout)["method"], told.stderr) == ("supervised", "")
 
@@ -88,7 +88,7 @@ def test_a_guess_is_warned_of_with_what_to_type(call_groco, tmp_path: Path):
     [
         (["{in}", "{out}", "--to", "tim"], 2, "--to tim", "did you mean 'timm'"),
         (["{in}", "{out}.pth"], 2, "no .safetensors", ".safetensors"),
-        (["nowhere.pth", "{out}"], 2, "no checkpoint nowhere.pth", "name one"),
+        (["nowhere.pth", "{out}"], 2, "no checkpoint nowhere.pth", "name one, or a run's folder"),
         (["{in}", "{out}", "--method", "dyno"], 2, "--method dyno", "did you mean 'dino'"),
         (["{in}", "{out}", "--method", "dino"], 1, "recognised as SimSiam, not dino", "leave the method out"),
         (["{small}", "{out}", "--to", "timm"], 1, "small stem", "--to groco"),

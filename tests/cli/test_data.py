@@ -101,6 +101,35 @@ def test_the_sheet_shows_the_views_that_the_options_make(call_groco, picture_fol
     assert np.array_equal(np.asarray(Image.open("contact-sheet.png")), np.asarray(expected))
 
 
+def test_the_environment_counts_as_for_a_run(call_groco, picture_folder, monkeypatch):
+    folder = str(picture_folder(*(f"{i}.png" for i in range(3)), size=(60, 50)))
+    typed = ("data", folder, "--image-size", "32", "--rows", "2", "--json")
+    expected = call_groco(*typed, "--recipe", "cifar10-quick", "--views", "4", "--seed", "7", "--sheet", "typed.png")
+    environment = {"RECIPE": "cifar10-quick", "VIEWS": "4", "SEED": "7", "IMAGE_SIZE": "48", "BATCH_SIZE": "0"}
+    for name, value in environment.items():
+        monkeypatch.setenv(f"GROCO_{name}", value)
+    shown = call_groco(*typed)
+    assert shown.returncode == 0, shown.stderr
+    assert "settings   GROCO_RECIPE, GROCO_VIEWS, GROCO_SEED from the environment" in shown.stderr
+    assert json.loads(shown.stdout) == json.loads(expected.stdout) | {"sheet": "contact-sheet.png"}
+    assert np.array_equal(np.asarray(Image.open("contact-sheet.png")), np.asarray(Image.open("typed.png")))
+
+
+@pytest.mark.parametrize(
+    ("variable", "what"),
+    [
+        ("GROCO_VIEW=4", "GROCO_VIEW: no such setting; did you mean 'GROCO_VIEWS'"),
+        ("GROCO_VIEWS=0", "--views 0 is out of range (GROCO_VIEWS in the environment)"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_one_line(call_groco, monkeypatch, variable, what):
+    monkeypatch.setenv(*variable.split("="))
+    failed = call_groco("data", "digits")
+    assert (failed.returncode, failed.stdout) == (2, "")
+    (line,) = failed.stderr.strip().splitlines()
+    assert what in line
+
+
 def test_a_run_s_settings_say_what_is_looked_at(call_groco, elsewhere):
     Path("settings.toml").write_text(to_toml(RECIPES["digits"].settings))
     shown = call_groco("data", "--config", "settings.toml", "--sheet", "new/sheet.png", "--json")
@@ -111,11 +140,13 @@ def test_a_run_s_settings_say_what_is_looked_at(call_groco, elsewhere):
 
 def test_shards_come_back_with_both_parts(call_groco, picture_folder, tmp_path):
     folder = picture_folder(*(f"{part}/{c}/{i}.png" for part in ("train", "val") for c in "ab" for i in range(5)))
-    made = call_groco("data", str(folder), "--to-shards", "out", "--images-per-shard", "4", "--json")
+    made = call_groco("data", str(folder), "--to-shards", "out put", "--images-per-shard", "4", "--json")
     assert made.returncode == 0, made.stderr
+    assert "now type: groco pretrain --data 'out put'" in made.stderr
+    Path("out put").rename("out")
     shards = json.loads(made.stdout)["shards"]
-    assert shards["train"] == [f"out/train/{i:06}.tar" for i in range(3)]
-    assert shards["test"] == [f"out/val/{i:06}.tar" for i in range(3)]
+    assert shards["train"] == [f"out put/train/{i:06}.tar" for i in range(3)]
+    assert shards["test"] == [f"out put/val/{i:06}.tar" for i in range(3)]
     assert not Path("contact-sheet.png").exists()
     before, after = (open_dataset(place, tmp_path / "root") for place in (str(folder), "out"))
     for one, other in ((before.train, after.train), (before.test, after.test)):
@@ -189,7 +220,7 @@ def test_names_of_several_lines_are_shown_in_one(call_groco, picture_folder, els
 
 MISTAKES = [
     # what is typed, exit code, what the line says
-    ("data absent", 2, "absent", "no such folder"),
+    ("data absent", 2, "error: absent: no such folder", "give a folder"),
     ("data cifar1", 2, "cifar1", "did you mean 'cifar10'"),
     ("data --decode few", 2, "--decode few", "--decode all"),
     ("data --sheet sheet.jpg", 2, "--sheet sheet.jpg", "sheet.png"),

@@ -99,7 +99,7 @@ def test_without_labels_or_a_held_out_part_there_are_none(call_groco, tiny, pict
         (["-o", "x.npz"], 2, "--output x.npz is no .safetensors", "let it end so"),
         (["-o", "/dev/null/x.safetensors"], 1, "cannot write /dev/null/x-train.safetensors", "choose another place"),
         (["--cache-dtype", "bf16"], 2, "--cache-dtype bf16: no such type", "fp32 or fp16"),
-        (["--data", "nowhere"], 2, "--data nowhere", "digits"),
+        (["--data", "nowhere"], 2, "error: nowhere: no such", "digits"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(features, options, code, what, remedy):

@@ -168,7 +168,7 @@ def test_the_papers_rows_stand_beside_imagenet(call_groco, tiny, picture_folder,
     shown = call_groco("knn", str(tiny), *options, "--csv", str(tmp_path / "knn.csv")).stdout
     (ours,) = [line for line in shown.splitlines() if "paper: GroCo, 2×224, 400 ep" in line]
     assert "64.0" in ours
-    assert "not the paper's images: 1 queries here, bank of 1,000" in shown
+    assert "not the paper's images: 1 query here, bank of 1,000" in shown
     assert '"paper: GroCo, 2×224, 400 ep",20,0.64,,,' in (tmp_path / "knn.csv").read_text(encoding="utf-8")
     printed = json.loads(call_groco("knn", str(tiny), *options, "--json").stdout)
     assert printed["paper"][0]["linear"] == [63.8]

@@ -58,7 +58,7 @@ def test_the_published_way_scores_every_held_out_image(probe, tmp_path):
     shown = probe("--epochs", "1", "--batch-size", "2000", "-o", str(tmp_path / "probe"), "--no-cache")
     assert shown.returncode == 0, shown.stderr
     assert "360 images" in shown.stdout
-    assert "SimSiam's, altered: 1 epochs, batch 2000, 32-pixel pictures" in shown.stderr
+    assert "SimSiam's, altered: 1 epoch, batch 2000, 32-pixel pictures" in shown.stderr
     assert "best learning rate" not in shown.stdout
     assert not (tmp_path / "root/features").exists()
 
@@ -75,20 +75,20 @@ def test_an_interrupted_probe_goes_on_to_the_same_end(probe, tmp_path, monkeypat
             raise KeyboardInterrupt
         return train(self, epoch, advance)
 
-    part = str(tmp_path / "part")
+    part = str(tmp_path / "a part")
     with monkeypatch.context() as patch:
         patch.setattr(LinearProbe, "_train", interrupted)
         stopped = probe(*options, "-o", part)
         beside = probe(*options, "-o", str(tmp_path / "beside"), "--baselines")
     assert "stopped: in epoch 3 of 4; nothing of a baseline is saved: type the same again" in beside.stderr
     assert stopped.returncode == 130
-    assert f"stopped: in epoch 3 of 4; go on with: groco linprobe --resume --output {part}" in stopped.stderr
+    assert f"stopped: in epoch 3 of 4; go on with: groco linprobe --resume --output '{part}'" in stopped.stderr
     resumed = probe("--resume", "-o", part, "--json")
     assert "resumed after epoch 2" in resumed.stderr
     scores = json.loads(resumed.stdout)["scores"]
     assert [{**score, "head": ""} for score in scores] == [{**score, "head": ""} for score in whole["scores"]]
     name = "head-lr10.safetensors"
-    mine, theirs = load_file(tmp_path / "part" / name), load_file(tmp_path / "whole" / name)
+    mine, theirs = load_file(tmp_path / "a part" / name), load_file(tmp_path / "whole" / name)
     assert torch.equal(mine["weight"], theirs["weight"])
 
 
@@ -101,7 +101,7 @@ def test_mistakes_are_told_in_a_line(probe, tmp_path, picture_folder, monkeypatc
 
     out = str(tmp_path / "out")
     assert error() == (
-        "error: --batch-size 4096 is more than the 2874 training images of digits (embedded); "
+        "error: --batch-size 4096 is more than the 2,874 training images of digits (embedded); "
         "type --batch-size 2874 or less"
     )
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -49,18 +50,21 @@ def trained(tmp_path_factory) -> Path:
 
 
 def test_results_go_to_stdout_and_progress_to_stderr(run_groco, tmp_path):
-    made = run_groco("pretrain", *TINY, "--epochs", "1", "--output", str(tmp_path / "run"), "--json")
+    made = run_groco("pretrain", *TINY, "--epochs", "1", "--output", str(tmp_path / "a run"), "--json")
     assert made.returncode == 0, made.stderr
     printed = json.loads(made.stdout)
-    assert printed["checkpoint"] == str(tmp_path / "run/checkpoints/latest.safetensors")
+    assert printed["checkpoint"] == str(tmp_path / "a run/checkpoints/latest.safetensors")
     assert 0 <= printed["knn"]["untrained"] <= 1
-    curve = [line for line in map(json.loads, (tmp_path / "run/metrics.jsonl").open()) if line["kind"] == "knn"]
+    curve = [line for line in map(json.loads, (tmp_path / "a run/metrics.jsonl").open()) if line["kind"] == "knn"]
     best = max(curve, key=lambda line: line["top1"])
     assert (printed["knn"]["best"], printed["knn"]["best_epoch"]) == (best["top1"], best["epoch"])
     assert printed["knn"]["trained"] == curve[-1]["top1"]
     for said in ("digits (embedded): 100 images", "cpu", "fp32", "recipe     digits", "epoch 1/1", "waiting"):
         assert said in made.stderr
+    assert "1 epoch of 3 steps" in made.stderr
     assert len(made.stderr.splitlines()) < 15
+    advice = made.stderr.splitlines()[-1]
+    assert shlex.split(advice) == ["now", "type:", "groco", "knn", str(tmp_path / "a run")]
 
 
 @pytest.mark.parametrize("processes", [2])
@@ -84,8 +88,9 @@ def test_quiet_says_nothing_but_the_result(call_groco, tmp_path):
 
 
 def test_knn_takes_everything_from_the_checkpoint(call_groco, trained):
-    shown = call_groco("knn", str(trained / "checkpoints/latest.safetensors"), "--k", "20", "--k", "1", "--json")
+    shown = call_groco("knn", str(trained), "--k", "20", "--k", "1", "--json")
     assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)["checkpoint"] == str(trained / "checkpoints/latest.safetensors")
     printed = json.loads(shown.stdout)
     assert list(printed["knn"]) == ["1", "20"]
     assert printed["knn"]["20"]["total"] == printed["queries"] == 360
@@ -243,11 +248,11 @@ def broken(tmp_path, trained, picture_folder) -> dict[str, str]:
 
 MISTAKES = [
     # what is typed, exit code, what the line says
-    ("pretrain --data {tmp}/absent", 2, "--data", "no such folder"),
-    ("pretrain --data {empty}", 1, "--data", "no image"),
-    ("pretrain --data {no-image} --batch-size 2", 1, "--data", "no decodable image"),
-    ("pretrain --data cifar1", 2, "--data cifar1", "did you mean 'cifar10'"),
-    ("pretrain --data {file}", 2, "--data", "is a file"),
+    ("pretrain --data {tmp}/absent", 2, "error: {tmp}/absent: no such folder", "give a folder"),
+    ("pretrain --data {empty}", 1, "error: {empty}: no image", "ending in"),
+    ("pretrain --data {no-image} --batch-size 2", 1, "error: {no-image}: no decodable image", ""),
+    ("pretrain --data cifar1", 2, "error: cifar1: no such", "did you mean 'cifar10'"),
+    ("pretrain --data {file}", 2, "error: {file} is a file", "give a folder"),
     ("pretrain --arch resnet5O", 2, "--arch resnet5O", "did you mean 'resnet50'"),
     ("pretrain --stem tiny", 2, "--stem tiny", "small"),
     ("pretrain --batch-size 5000", 2, "--batch-size 5000", "2874"),
@@ -267,8 +272,9 @@ MISTAKES = [
     ("pretrain --resume --output {run} --epochs 7", 2, "--resume", "optim.epochs"),
     ("pretrain --device cuda:9", 2, "--device cuda:9", "--device auto"),
     ("pretrain --device gpu", 2, "--device gpu", "type auto"),
-    ("pretrain --bach-size 3", 2, "--bach-size", "--help"),
-    ("knn {tmp}/absent.safetensors", 2, "no checkpoint", "newest run"),
+    ("pretrain --bach-size 3", 2, "--bach-size", "see 'groco pretrain --help'"),
+    ("pretrain --crop-scale 0.5", 2, "--crop-scale", "see 'groco pretrain --help'"),
+    ("knn {tmp}/absent.safetensors", 2, "no checkpoint", "a run's folder"),
     ("knn {truncated}", 1, "truncated", "whole"),
     ("knn {foreign}", 1, "no checkpoint that groco knows", "docs/convert.md"),
     ("knn {pickle}", 1, "refused unread", "safetensors"),
@@ -292,7 +298,7 @@ def test_a_mistake_is_one_line_with_its_remedy_and_leaves_nothing(
     lines = failed.stderr.strip().splitlines()
     assert failed.returncode == code, failed.stderr
     assert failed.stdout == ""
-    assert what in lines[-1]
+    assert what.format(**broken) in lines[-1]
     assert remedy in lines[-1]
     assert [line for line in lines if line.startswith("error:")] == [lines[-1]]
     assert "Traceback" not in failed.stderr

@@ -159,7 +159,7 @@ def test_the_published_set_is_found_below_its_root(call_groco, tiny, picture_fol
     options = ("--dataset", "rparis6k", "--data-root", str(tmp_path / "root"), "--device", "cpu")
     shown = call_groco("retrieve", str(tiny), *options)
     assert shown.returncode == 0, shown.stderr
-    assert "Retrieval on rparis6k: 1 queries" in shown.stdout
+    assert "Retrieval on rparis6k: 1 query\n" in shown.stdout
     assert "paper" not in shown.stdout
     files = ("--paper", "--latex", str(tmp_path / "paris.tex"))
     beside = call_groco("retrieve", str(tiny), *options, *files)

@@ -68,7 +68,7 @@ def test_options_reach_the_experiment(capsys):
 
 def test_output_s_ending_decides_what_is_drawn(tmp_path, capsys):
     for name, opens_with in [("a.svg", b"<?xml"), ("a.pdf", b"%PDF"), ("new/folder/A.PNG", b"\x89PNG")]:
-        assert run(["toy", "--output", name, "--json"]) == 0
+        assert run(["toy", "-o", name, "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["figure"] == name
         assert (tmp_path / name).read_bytes().startswith(opens_with)
     assert ElementTree.parse("a.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"

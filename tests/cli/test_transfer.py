@@ -78,8 +78,8 @@ def root(tmp_path: Path) -> Path:
 def transfer(call_groco, tiny: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     """Types `groco transfer` with the small encoder and the small sets."""
     monkeypatch.setenv("COLUMNS", "300")
-    options = ("--data-root", str(root), "--k", "4", "--device", "cpu", "--workers", "0")
-    return lambda *more: call_groco("transfer", str(tiny), *options, *more)
+    options = ("--data-root", str(root), "--device", "cpu", "--workers", "0")
+    return lambda *more: call_groco("transfer", str(tiny), *options, *(() if "--k" in more else ("--k", "4")), *more)
 
 
 def test_sets_that_are_there_are_scored_and_the_others_named(transfer, tiny, root):
@@ -218,6 +218,7 @@ def test_too_many_neighbours_for_a_small_set_fail_that_set_alone(transfer):
         (["--sets", "cars", "--sets", "pets"], "none of cars, pets is below", "--data-root"),
         (["--data-root", "nowhere"], "none of aircraft, ", "docs/transfer.md"),
         (["--k", "0"], "--k 0", "--k 20"),
+        (["--k", "1", "--k", "20"], "--k 1 and 20: transfer takes one", "type --k 20"),
         (["--temperature", "0"], "--temperature 0", "must be positive"),
     ],
 )

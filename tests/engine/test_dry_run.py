@@ -137,7 +137,7 @@ def test_few_images_with_the_papers_recipe_are_pointed_to_another(quick):
     assert shown["recipe"] == "groco-2views-100ep; for so few images type --recipe folder-resnet18"
     assert dict(dry_run(quick).rows())["recipe"] == "digits"
     for settings, hint in (
-        (of_the_paper, "type --recipe folder-resnet18, or --batch-size 100 or less"),
+        (of_the_paper, "type --recipe folder-resnet18 --batch-size 100 or less"),
         (quick, "type --batch-size 100 or less"),
     ):
         with pytest.raises(UsageError, match="--batch-size 101 is more than the 100 training images") as caught:

@@ -75,6 +75,15 @@ def test_what_was_typed_is_not_taken_from_the_environment():
     assert found.variables == {"learning_rate": "GROCO_LR"}
 
 
+def test_a_command_takes_only_what_it_has_a_use_for(capsys):
+    found = from_environment({"GROCO_RECIPE": "digits", "GROCO_VIEWS": "4", "GROCO_EPOCHS": "3"})
+    used = found.only({"views", "recipe", "seed"})
+    assert (used.recipe, used.settings) == ("digits", {"views": 4})
+    used.announce()
+    found.only({"seed"}).announce()
+    assert capsys.readouterr().err == "settings   GROCO_RECIPE, GROCO_VIEWS from the environment\n"
+
+
 @pytest.mark.parametrize(
     ("message", "named"),
     [

@@ -171,21 +171,6 @@ def test_a_state_of_another_run_is_refused(quick):
         resumed(quick)
 
 
-def test_a_run_of_before_there_were_several_states_resumes_bit_for_bit(quick):
-    folder = stopped(quick, 4)
-    newest, *older = folder.states
-    state = torch.load(newest, weights_only=True)
-    del state["settings"], state["overflows"], state["data"]
-    state |= {"random": torch.get_rng_state(), "random_cuda": []}  # now it follows from the step
-    torch.save(state, folder.path / "state/latest.pt")
-    for path in (newest, *older):
-        path.unlink()
-    toml = folder.settings.read_text()
-    assert 'save_every = "1,30min"\nkeep = 2\nmilestones = 100\n' in toml
-    folder.settings.write_text(toml.replace('save_every = "1,30min"\nkeep = 2\nmilestones = 100\n', "save_every = 1\n"))
-    assert_equal(resumed(quick), whole(quick))
-
-
 def test_how_it_is_saved_may_change_when_it_is_resumed_but_not_what_is_learnt(quick):
     folder = stopped(quick, 4)
     free = resume_settings(folder.settings, {"run": {"save_every": "1step", "keep": 5, "milestones": 1}})

@@ -157,15 +157,16 @@ def test_settings_survive_being_written_and_read(tmp_path, name):
 
 
 def test_a_resumed_run_takes_another_device_but_no_other_setting(tmp_path):
-    file = tmp_path / "settings.toml"
+    file = tmp_path / "my settings.toml"
     file.write_text(to_toml(RECIPES["digits"].settings))
     moved = resume_settings(file, {"run": {"device": "cpu"}, "data": {"workers": 3}})
     assert (moved.run.device, moved.data.workers) == ("cpu", 3)
     assert resume_settings(file, {"optim": {"epochs": moved.optim.epochs}}).optim == moved.optim
     skips = {"data": "/elsewhere/pictures", "on_bad_image": "skip"}
     assert resume_settings(file, {"data": skips}).data == replace(moved.data, workers=-1, **skips)
-    with pytest.raises(UsageError, match=r"optim.epochs"):
+    with pytest.raises(UsageError, match=r"optim.epochs") as refused:
         resume_settings(file, {"optim": {"epochs": moved.optim.epochs + 1}})
+    assert refused.value.hint.endswith(f"begin a new run with --config '{file}'")
 
 
 @pytest.mark.parametrize(

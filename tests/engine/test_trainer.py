@@ -146,7 +146,7 @@ def test_multi_crop_and_several_views_train(tiny):
         ("model", {"stem": "small"}, "--arch resnet10t: a small stem"),
         ("run", {"device": "cuda:77"}, "--device cuda:77"),
         ("run", {"precision": "fp16"}, "--precision fp16 needs a CUDA GPU"),
-        ("data", {"data": "/no/such/folder"}, "--data /no/such/folder: no such folder or data set"),
+        ("data", {"data": "/no/such/folder"}, "/no/such/folder: no such folder or data set"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(tiny, section, values, message):

@@ -63,6 +63,15 @@ def test_images_may_be_named_and_what_is_empty_left_out(write):
     assert second.easy == second.hard == second.junk == ()
 
 
+def test_a_name_may_lack_its_jpg_in_either_list(write):
+    named = {"imlist": ["x/0.jpg", "x/1", "y/0.png", "y/1.jpg"], "gnd": [{"easy": ["x/0"], "hard": ["x/1.jpg"]}, {}]}
+    truth = load_ground_truth(write(GOOD | named))
+    assert (truth.gnd[0].easy, truth.gnd[0].hard) == ((0,), (1,))
+    assert truth.imlist == tuple(named["imlist"])
+    with pytest.raises(GrocoError, match=r"hard holds 'y/0'; no such name in imlist"):
+        load_ground_truth(write(GOOD | named | {"gnd": [{"hard": ["y/0"]}, {}]}))
+
+
 def test_one_picture_may_be_asked_about_twice_with_different_boxes(write):
     two = {"qimlist": ["q", "q"]}
     assert load_ground_truth(write(GOOD | two)).qimlist == ("q", "q")
@@ -76,6 +85,7 @@ def test_one_picture_may_be_asked_about_twice_with_different_boxes(write):
         ([1, 2], "imlist, qimlist and gnd are wanted"),
         ({"imlist": ["a"], "qimlist": ["q"]}, "imlist, qimlist and gnd are wanted"),
         (GOOD | {"imlist": ["a", "b", "a", "d"]}, "imlist names 'a' twice"),
+        (GOOD | {"imlist": ["a", "b", "a.jpg", "d"]}, "imlist names 'a' twice"),
         (GOOD | {"imlist": []}, "imlist must be a list of names"),
         (GOOD | {"imlist": "abcd"}, "imlist must be a list of names"),
         (GOOD | {"imlist": ["a", "b", "c", 7]}, "imlist holds 7"),
@@ -89,7 +99,7 @@ def test_one_picture_may_be_asked_about_twice_with_different_boxes(write):
         (changed(easy=[-1]), "easy holds -1"),
         (changed(easy=[True]), "easy holds True"),
         (changed(easy=[0.0]), "easy holds 0.0"),
-        (changed(easy=["nobody"]), "easy holds 'nobody'"),
+        (changed(easy=["nobody"]), "easy holds 'nobody'; no such name in imlist"),
         (changed(easy=[[0]]), "easy holds a list"),
         (changed(easy={"0": 1}), "easy must be a list"),
         (changed(easy=[0, 0]), "image 0 stands twice"),

@@ -49,11 +49,11 @@ class Strict(HTMLParser):
 
 @pytest.fixture
 def data(picture_folder, tmp_path: Path) -> RetrievalSet:
-    folder = picture_folder(*(f"image{i}.png" for i in range(6)), "query & one.png", "r.png", size=(300, 200))
+    folder = picture_folder(*(f"cls {i}/0.png" for i in range(6)), "query & one.png", "r.png", size=(300, 200))
     picture_folder("far.png")
     truth = tmp_path / "truth.json"
     gnd = [{"bbx": [30, 20, 200, 100], "easy": [0], "hard": [1], "junk": [2]}, {"easy": [3]}]
-    imlist = [f"image{i}.png" for i in range(6)]
+    imlist = [f"cls {i}/0.png" for i in range(6)]
     truth.write_text(json.dumps({"imlist": imlist, "qimlist": ["query & one.png", "r.png"], "gnd": gnd}))
     opened = open_images(folder, truth, name=NASTY)
     return RetrievalSet(**{**vars(opened), "distractors": (folder / "far.png",)})
@@ -112,6 +112,13 @@ def test_right_wrong_and_ignored_are_marked_by_word_and_frame(page: str):
     assert frames == [text.split()[1] for text in said]
     legend = [attributes["class"] for attributes in parsed.all("b")]
     assert legend == ["right", "wrong", "ignored"]
+
+
+def test_what_is_found_is_called_as_in_imlist(page: str, data: RetrievalSet):
+    names = [text.partition(" ")[2] for tag, text in Strict(page).texts if tag == "span" and text[:2] == "0."]
+    first = ["cls 0/0.png", "cls 2/0.png", "cls 4/0.png", "cls 1/0.png", str(data.distractors[0])]
+    second = [f"cls {i}/0.png" for i in (5, 3, 0, 1, 2)]
+    assert names == [*first, *first, *second, *second]
 
 
 def test_scores_are_shown_for_all_and_for_each_query(page: str, result: RetrievalResult):

@@ -25,6 +25,9 @@ def test_what_is_no_list_of_scales_is_told(listed: str):
 
 
 def test_an_unknown_protocol_is_told():
+    with pytest.raises(UsageError, match="--protocol delf") as failed:
+        named_protocol("delf", "")
+    assert failed.value.hint == "type dino or revisitop"
     with pytest.raises(UsageError, match="--protocol dinno") as failed:
         named_protocol("dinno", "")
     assert "'dino'" in failed.value.hint

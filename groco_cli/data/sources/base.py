@@ -282,6 +282,6 @@ def check_decodable(source: Source, data: object, tries: int = 16) -> None:
         else:
             return
     raise GrocoError(
-        f"--data {data}: no decodable image among the first {tries} ({source.name_of(0)}: {reason})",
+        f"{data}: no decodable image among the first {tries} ({source.name_of(0)}: {reason})",
         "check that the files are whole",
     )

@@ -68,14 +68,14 @@ def _folder_source(folder: Path) -> FileSource:
         paths = tuple(_image_files(folder, runs))
     except OSError as error:
         raise GrocoError(
-            f"--data {folder}: cannot be read ({error.strerror or error})", "give a folder that you may read"
+            f"{folder}: cannot be read ({error.strerror or error})", "give a folder that you may read"
         ) from error
     if runs and rank() == 0:
         more = f" and {len(runs) - 1:,} more" * (len(runs) > 1)
         console.note(f"{folder}: left out {runs[0].relative_to(folder)}{more}, written by groco pretrain")
     if not paths:
         raise GrocoError(
-            f"--data {folder}: no image in it", f"it should hold files ending in {', '.join(sorted(IMAGE_ENDINGS))}"
+            f"{folder}: no image in it", f"it should hold files ending in {', '.join(sorted(IMAGE_ENDINGS))}"
         )
     source = FileSource(paths, None, ())
     check_decodable(source, folder)

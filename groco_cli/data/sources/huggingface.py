@@ -101,7 +101,7 @@ def huggingface_dataset(folder: Path) -> Dataset:
     """
     parts = _load(folder)
     if TRAIN not in parts:
-        raise GrocoError(f"--data {folder}: no split train, only {', '.join(parts)}", "save it with a split train")
+        raise GrocoError(f"{folder}: no split train, only {', '.join(parts)}", "save it with a split train")
     bank = _source(parts[TRAIN], folder, TRAIN)
     check_decodable(bank, folder)
     held_out = held_out_part([name for name in HELD_OUT if name in parts])
@@ -115,14 +115,14 @@ def _load(folder: Path) -> Mapping[str, Any]:
         import datasets
     except ImportError as error:
         raise GrocoError(
-            f"--data {folder} is a Hugging Face data set, and the package datasets is not installed",
+            f"{folder} is a Hugging Face data set, and the package datasets is not installed",
             "pip install 'groco[hf]'",
         ) from error
     try:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # of a damaged folder it raises whatever it trips over
         raise GrocoError(
-            f"--data {folder}: cannot be read ({first_line(error)})", "save it again with save_to_disk"
+            f"{folder}: cannot be read ({first_line(error)})", "save it again with save_to_disk"
         ) from error
     return loaded if isinstance(loaded, datasets.DatasetDict) else {TRAIN: loaded}
 
@@ -132,7 +132,7 @@ def _source(rows: Any, folder: Path, split: str) -> HuggingFaceSource:
 
     pictures = _columns(rows, datasets.Image)
     if not len(rows) or not pictures:
-        raise GrocoError(f"--data {folder}: no picture in {split}", "it should have a column of kind Image")
+        raise GrocoError(f"{folder}: no picture in {split}", "it should have a column of kind Image")
     column = _only(pictures, "image", folder)
     undecoded = rows.with_format(None).cast_column(column, datasets.Image(decode=False))
     name = f"{folder} {split}"
@@ -162,7 +162,7 @@ def _only(columns: Sequence[str], usual: str, folder: Path) -> str:
     """The one column of its kind, or the one with the usual name."""
     if len(columns) > 1 and usual not in columns:
         raise GrocoError(
-            f"--data {folder}: columns {', '.join(columns)} could each be the {usual}",
+            f"{folder}: columns {', '.join(columns)} could each be the {usual}",
             f"rename one to {usual} and save it again",
         )
     return usual if usual in columns else columns[0]

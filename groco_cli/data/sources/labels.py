@@ -44,7 +44,7 @@ def number_classes(
         return None, ()
     if not labelled.all():
         raise GrocoError(
-            f"--data {data}: {_listed(~labelled, name_of)} of {len(labelled):,} have no label",
+            f"{data}: {_listed(~labelled, name_of)} of {len(labelled):,} have no label",
             "label all of them, or none",
         )
     if not numbered.any():
@@ -52,12 +52,12 @@ def number_classes(
         return torch.from_numpy(labels.astype(np.int64)), tuple(classes.tolist())
     if not numbered.all():
         raise GrocoError(
-            f"--data {data}: {_listed(~numbered, name_of)} have a class name, the others a number",
+            f"{data}: {_listed(~numbered, name_of)} have a class name, the others a number",
             "give all of them numbers, or all names",
         )
     if numbers.max() >= MOST_CLASSES:
         raise GrocoError(
-            f"--data {data}: {_listed(numbers >= MOST_CLASSES, name_of)} have a label of a million or more",
+            f"{data}: {_listed(numbers >= MOST_CLASSES, name_of)} have a label of a million or more",
             "number the classes from 0",
         )
     return torch.from_numpy(numbers.astype(np.int64)), _names_of(numbers, names, data)
@@ -81,8 +81,7 @@ def aligned(queries: _AnySource, bank: Source, data: object) -> _AnySource:
     unknown = [queries.classes[label] for label in used if queries.classes[label] not in number]
     if unknown:
         raise GrocoError(
-            f"--data {data}: class{'es' * (len(unknown) > 1)} {', '.join(unknown[:5])} not among those of the "
-            "training images",
+            f"{data}: class{'es' * (len(unknown) > 1)} {', '.join(unknown[:5])} not among those of the training images",
             "give both parts the same classes",
         )
     renumbered = torch.tensor([number.get(name, -1) for name in queries.classes])[queries.labels]
@@ -96,7 +95,7 @@ def _names_of(numbers: NDArray[np.int64], names: NDArray[np.str_], data: object)
     for number, name in dict.fromkeys(zip(numbers[named].tolist(), names[named].tolist(), strict=True)):
         if given.setdefault(number, name) != name:
             raise GrocoError(
-                f"--data {data}: class {number} is called both {given[number]} and {name}", "give each its own number"
+                f"{data}: class {number} is called both {given[number]} and {name}", "give each its own number"
             )
     return tuple(given.get(number, str(number)) for number in range(int(numbers.max()) + 1))
 

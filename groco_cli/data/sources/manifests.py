@@ -15,6 +15,7 @@ from groco_cli import console
 from groco_cli.data.sources.base import HELD_OUT, TRAIN, Dataset, FileSource, check_decodable, held_out_part
 from groco_cli.data.sources.labels import MOST_CLASSES, NO_NAME, NO_NUMBER, aligned, number_classes
 from groco_cli.errors import GrocoError, UsageError
+from groco_cli.wording import counted
 
 MANIFEST_ENDINGS = (".txt", ".csv", ".tsv")
 _COLUMNS = ("path", "label", "split")
@@ -58,16 +59,16 @@ def _rows(manifest: Path) -> list[_Row]:
                 cells = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except OSError as error:
         raise GrocoError(
-            f"--data {manifest}: cannot be read ({error.strerror or error})", "give a list that you may read"
+            f"{manifest}: cannot be read ({error.strerror or error})", "give a list that you may read"
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"--data {manifest} is no list of images: {error}", "write it as UTF-8 text") from error
+        raise UsageError(f"{manifest} is no list of images: {error}", "write it as UTF-8 text") from error
     cells = [(line, row) for line, row in cells if any(row)]
     columns: Sequence[str] = _COLUMNS
     if manifest.suffix.lower() != ".txt" and cells and "path" in map(str.lower, cells[0][1]):
         columns = [name.lower() for name in cells.pop(0)[1]]
     if not cells:
-        raise UsageError(f"--data {manifest}: no image in it", "write one path a line")
+        raise UsageError(f"{manifest}: no image in it", "write one path a line")
     _refuse([line for line, row in cells if len(row) > len(columns)], "more columns than path, label, split", manifest)
     named = [(line, dict(zip(columns, row, strict=False))) for line, row in cells]
     _refuse([line for line, row in named if not row.get("path")], "no path", manifest)
@@ -82,8 +83,7 @@ def _check_files(rows: Sequence[_Row], manifest: Path) -> None:
     if missing:
         shown = ", ".join(f"{row.path} (line {row.line})" for row in missing[:3])
         raise GrocoError(
-            f"--data {manifest}: {len(missing):,} of {len(rows):,} images are missing: "
-            f"{shown}{', …' * (len(missing) > 3)}",
+            f"{manifest}: {len(missing):,} of {len(rows):,} images are missing: {shown}{', …' * (len(missing) > 3)}",
             "paths are relative to the manifest",
         )
 
@@ -99,10 +99,10 @@ def _parts(rows: Sequence[_Row], manifest: Path) -> list[list[_Row]]:
     strange = [row.line for row in rows if row.split not in (TRAIN, *HELD_OUT)]
     _refuse(strange, f"a split that is none of {', '.join((TRAIN, *HELD_OUT))}", manifest)
     if TRAIN not in splits:
-        raise UsageError(f"--data {manifest}: no line has the split {TRAIN}", "leave the column out to train on all")
+        raise UsageError(f"{manifest}: no line has the split {TRAIN}", "leave the column out to train on all")
     test = held_out_part(list(splits))
     for name in splits.keys() - {TRAIN, test}:
-        console.note(f"{manifest}: {test} is held out; the {len(splits[name]):,} images of {name} are not used")
+        console.note(f"{manifest}: {test} is held out; {name} ({counted(len(splits[name]), 'image')}) is not used")
     return [splits[name] for name in (TRAIN, test) if name]
 
 
@@ -132,7 +132,7 @@ def _refuse(lines: Sequence[int], what: str, manifest: Path) -> None:
     if lines:
         shown = ", ".join(str(line) for line in lines[:5])
         raise UsageError(
-            f"--data {manifest}: {what} (line{'s' * (len(lines) > 1)} {shown}{', …' * (len(lines) > 5)}; "
+            f"{manifest}: {what} (line{'s' * (len(lines) > 1)} {shown}{', …' * (len(lines) > 5)}; "
             f"{len(lines):,} in all)",
             "a line is path, or path,label, or path,label,split",
         )

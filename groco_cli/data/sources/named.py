@@ -176,7 +176,7 @@ def _read(name: str, entry: TorchvisionSet, arguments: _Arguments, root: Path, *
     urls = (getattr(reader, attribute, None) for attribute in ("url", "_URL"))
     address = next((f" of {url}" for url in urls if isinstance(url, str)), "")
     raise GrocoError(
-        f"--data {name}: not in {root}, and {reason}",
+        f"{name}: not in {root}, and {reason}",
         f"put {entry.files}{address} there, or give its place with --data-root",
     ) from cause
 
@@ -219,5 +219,5 @@ def _classes(name: str, pieces: Sequence[Any]) -> tuple[str, ...]:
         return tuple(str(number) for number in range(1 + max(int(_labels(piece).max()) for piece in pieces)))
     (classes, *others) = ([n if isinstance(n, str) else ", ".join(n) for n in piece.classes] for piece in pieces)
     if any(other != classes for other in others):
-        raise GrocoError(f"--data {name}: its parts have different classes", "fetch it again")
+        raise GrocoError(f"{name}: its parts have different classes", "fetch it again")
     return tuple(classes)

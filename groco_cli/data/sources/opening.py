@@ -43,7 +43,7 @@ def open_dataset(data: str, root: Path) -> Dataset:
         path = Path(data).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, RuntimeError) as error:  # no way into a folder above it; no such ~user; a name too long
-        raise UsageError(f"--data {data}: cannot be opened ({error})", "give a folder that you may read") from error
+        raise UsageError(f"{data}: cannot be opened ({error})", "give a folder that you may read") from error
     if is_folder:
         return _folder(path, root)
     if is_file and path.suffix.lower() in MANIFEST_ENDINGS:
@@ -51,14 +51,12 @@ def open_dataset(data: str, root: Path) -> Dataset:
     if data.lower().endswith(_SHARD_ENDINGS) or (not is_file and ("{" in data or glob.has_magic(data))):
         return shard_dataset(data, root)
     if is_file:
-        raise UsageError(
-            f"--data {data} is a file", f"give a folder, a list ({', '.join(MANIFEST_ENDINGS)}), or .tar shards"
-        )
+        raise UsageError(f"{data} is a file", f"give a folder, a list ({', '.join(MANIFEST_ENDINGS)}), or .tar shards")
     if data in ALIASES:
         return NAMED[ALIASES[data]](root)
     near = did_you_mean(data, NAMED) or did_you_mean(data, ALIASES)
     hint = near or f"give a folder, a list, .tar shards, or one of {', '.join(NAMED)}"
-    raise UsageError(f"--data {data}: no such folder or data set", hint)
+    raise UsageError(f"{data}: no such folder or data set", hint)
 
 
 def located(data: str) -> str:

@@ -18,6 +18,7 @@ from groco_cli import console
 from groco_cli.data.sources.tar_index import index_shard
 from groco_cli.errors import GrocoError, UsageError
 from groco_cli.files import atomic_write, cannot_write
+from groco_cli.wording import counted
 
 _PIPE = "pipe:"
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://|pipe:|file:/")
@@ -44,7 +45,7 @@ def local_shards(places: Sequence[str], data: str, root: Path) -> list[Path]:
     paths = [_kept(place, root) if is_url(place) else Path(place).expanduser() for place in places]
     absent = [i for i, place in enumerate(places) if is_url(place) and not paths[i].exists()]
     if absent:
-        console.note(f"fetching {len(absent):,} of {len(places):,} shards to {root / 'shards'}")
+        console.note(f"fetching {len(absent):,} of {counted(len(places), 'shard')} to {root / 'shards'}")
         with console.Bar("fetching shards", len(absent)) as bar:
             for i in absent:
                 _fetch(places[i], paths[i], data, bar)
@@ -67,10 +68,10 @@ def _kept(url: str, root: Path) -> Path:
 
 def _fetch(url: str, path: Path, data: str, bar: console.Bar) -> None:
     if url.startswith("file:"):
-        raise GrocoError(f"--data {data}: no file {path}", "check its name")
+        raise GrocoError(f"{data}: no file {path}", "check its name")
     if url.startswith(_PIPE) and not _typed(data):
         raise UsageError(
-            f"--data {data} would run a command that was not typed here", "type it behind --data to have it run"
+            f"{data} would run a command that was not typed here", "type it in this command to have it run"
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -136,9 +136,9 @@ def shard_dataset(data: str, root: Path) -> Dataset:
         part, pattern = (match[1], pattern[match.end() :]) if match else (TRAIN, pattern)
         parts.setdefault(part, []).extend(_expanded(pattern, data))
     if TRAIN not in parts:
-        raise UsageError(f"--data {data}: no shard to train on", "give a pattern without val= or test= too")
+        raise UsageError(f"{data}: no shard to train on", "give a pattern without val= or test= too")
     if len(parts) > 2:
-        raise UsageError(f"--data {data}: {', '.join(parts)} are too many parts", "give train and one held-out part")
+        raise UsageError(f"{data}: {', '.join(parts)} are too many parts", "give train and one held-out part")
     _check_once([place for places in parts.values() for place in places], data)
     return _dataset(data, parts, root)
 
@@ -222,7 +222,7 @@ def _expanded(pattern: str, data: str) -> list[str]:
     try:
         expanded = expand_urls(pattern)
     except (ValueError, AssertionError) as error:  # an open {, an unset ${VARIABLE}
-        raise UsageError(f"--data {data}: {pattern} cannot be expanded ({error})", "quote it, close every {") from error
+        raise UsageError(f"{data}: {pattern} cannot be expanded ({error})", "quote it, close every {") from error
     places: list[str] = []
     for place in expanded:
         path = str(Path(place).expanduser())
@@ -233,7 +233,7 @@ def _expanded(pattern: str, data: str) -> list[str]:
         else:
             found = [path]
         if not found:
-            raise UsageError(f"--data {data}: no file fits {place}", "check the pattern; quote it against the shell")
+            raise UsageError(f"{data}: no file fits {place}", "check the pattern; quote it against the shell")
         places += found
     return places
 
@@ -241,7 +241,7 @@ def _expanded(pattern: str, data: str) -> list[str]:
 def _check_once(places: Sequence[str], data: str) -> None:
     twice = [place for place, after in pairwise(sorted(places)) if place == after]
     if twice:
-        raise UsageError(f"--data {data}: shard {twice[0]} is named twice", "name every shard once")
+        raise UsageError(f"{data}: shard {twice[0]} is named twice", "name every shard once")
 
 
 def _check_there(paths: Sequence[Path], data: str) -> None:
@@ -249,8 +249,7 @@ def _check_there(paths: Sequence[Path], data: str) -> None:
     if missing:
         shown = ", ".join(map(str, missing[:3]))
         raise UsageError(
-            f"--data {data}: {len(missing):,} of {len(paths):,} shards are missing: {shown}"
-            f"{', …' * (len(missing) > 3)}",
+            f"{data}: {len(missing):,} of {len(paths):,} shards are missing: {shown}{', …' * (len(missing) > 3)}",
             "check the pattern; quote it against the shell",
         )
 
@@ -262,7 +261,7 @@ def _shards_in(folder: Path) -> list[str]:
         raise GrocoError(f"{compressed[0]}: compressed shards cannot be read", "decompress them to plain .tar files")
     shards = [str(path) for path in files if path.suffix.lower() == ".tar"]
     if not shards:
-        raise GrocoError(f"--data {folder}: no shard in it", "it should hold files ending in .tar")
+        raise GrocoError(f"{folder}: no shard in it", "it should hold files ending in .tar")
     return shards
 
 
@@ -271,5 +270,5 @@ def _visible(folder: Path) -> list[Path]:
         return [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:
         raise GrocoError(
-            f"--data {folder}: cannot be read ({error.strerror or error})", "give a folder that you may read"
+            f"{folder}: cannot be read ({error.strerror or error})", "give a folder that you may read"
         ) from error

@@ -14,6 +14,7 @@ from groco_cli.evaluation.index.falling_back import FallingBack
 from groco_cli.evaluation.index.loading import load_faiss
 from groco_cli.evaluation.index.options import IndexOptions
 from groco_cli.evaluation.index.torch_index import TorchIndex
+from groco_cli.wording import counted
 
 
 class Index(Protocol):
@@ -107,7 +108,7 @@ def _gpus(options: IndexOptions, device: torch.device) -> range:
 def _why_not_on(gpus: range, seen: int, most: int) -> str:
     """Why FAISS cannot search for so many neighbours on some GPUs, "" where it can."""
     if gpus.stop > seen:
-        return f"FAISS sees {seen} GPU{'s' * (seen != 1)}"
+        return f"FAISS sees {counted(seen, 'GPU')}"
     if most > GPU_MOST_NEIGHBOURS:
         return f"FAISS finds {GPU_MOST_NEIGHBOURS - MORE[0]:,} neighbours on a GPU, no more"
     if any(torch.cuda.get_device_capability(gpu) < LEAST_CAPABILITY for gpu in gpus):

@@ -81,7 +81,7 @@ def test_a_split_makes_two_parts(opened, manifest, held_out: str):
 def test_validation_comes_before_test_and_what_is_left_over_is_said(opened, manifest, capsys):
     path = manifest("s.csv", "a/1.png,x,train\na/2.png,x,test\n4.png,x,val\n")
     assert relative(opened(path).test, path) == ["4.png"]
-    assert "the 1 images of test are not used" in capsys.readouterr().err
+    assert "val is held out; test (1 image) is not used" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

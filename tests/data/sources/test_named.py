@@ -56,7 +56,7 @@ def test_a_named_set_that_cannot_be_had_says_where_to_put_it(
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "test_batch").write_bytes(b"half a")
     error = refused(name, root=tmp_path)
-    assert f"--data {name}: not in {tmp_path}" in error.message
+    assert f"{name}: not in {tmp_path}" in error.message
     assert "Name or service not known" in error.message
     assert folder in error.hint
     assert "--data-root" in error.hint
@@ -166,6 +166,6 @@ def test_usps_is_read_through_torchvision(opened, layout):
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_every_set_that_is_not_there_says_where_to_put_it(refused, name: str):
     error = refused(name)
-    assert f"--data {name}: not in" in error.message
+    assert f"{name}: not in" in error.message
     assert TORCHVISION[name].files in error.hint
     assert "--data-root" in error.hint

@@ -31,7 +31,7 @@ def test_a_file_is_refused(picture_folder: Draw, refused):
 )
 def test_an_unknown_name_is_told_with_the_nearest(data: str, hint: str, refused):
     error = refused(data, UsageError)
-    assert f"--data {data}: no such folder or data set" in error.message
+    assert error.message == f"{data}: no such folder or data set"
     assert hint in error.hint
 
 
@@ -86,7 +86,7 @@ def test_paths_are_told_so_that_they_hold_in_any_folder(tmp_path, monkeypatch: p
 
 @pytest.mark.parametrize("data", ["~nobody.is.called.so/pictures", "x" * 5000])
 def test_an_impossible_path_is_told(data: str, refused):
-    assert f"--data {data}" in refused(data, UsageError).message
+    assert refused(data, UsageError).message.startswith(f"{data}: cannot be opened")
 
 
 def test_a_folder_of_a_user_may_be_written_with_a_tilde(picture_folder: Draw, monkeypatch: pytest.MonkeyPatch, opened):
