@@ -254,8 +254,10 @@ def main() -> None:
         console.error("stdout is closed", "type > FILE behind the command")
         sys.exit(1)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        told = {name: getattr(sys.stdout, name) for name in ("encoding", "errors", "line_buffering", "write_through")}
-        sys.stdout = Results(sys.stdout.buffer, **told)
+        as_it_was = {
+            name: getattr(sys.stdout, name) for name in ("encoding", "errors", "line_buffering", "write_through")
+        }
+        sys.stdout = Results(sys.stdout.buffer, **as_it_was)
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()
