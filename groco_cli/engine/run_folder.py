@@ -148,7 +148,8 @@ def planned_run_folder(output: str, recipe: str) -> RunFolder:
     if not folder.probe.exists() and _holds_files(folder.path):  # which a linear probe goes on in
         place = folder.path / recipe
         raise UsageError(
-            f"--output {output} holds other files, and no run", f"type --output {place} for a folder in it"
+            f"--output {output} holds other files, and no run",
+            f"type --output {shlex.quote(str(place))} for a folder in it",
         )
     return folder
 

@@ -62,9 +62,7 @@ def _folder_source(folder: Path) -> FileSource:
     runs: list[Path] = []
     try:
         if is_run(folder):
-            raise GrocoError(
-                f"--data {folder} is a groco run's folder", "give a folder of images that is apart from it"
-            )
+            raise GrocoError(f"{folder} is a groco run's folder", "give a folder of images that is apart from it")
         paths = tuple(_image_files(folder, runs))
     except OSError as error:
         raise GrocoError(
