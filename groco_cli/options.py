@@ -121,10 +121,7 @@ IVFProbes = Annotated[
     typer.Option("--ivf-probes", metavar="N", help="With ivf: lists searched per query.", show_default="one in 16"),
 ]
 
-Seed = Annotated[
-    int | None,
-    typer.Option("--seed", metavar="N", min=0, max=2**64 - 1, help="Seed of all randomness.", show_default="0"),
-]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of all randomness.", show_default="0")]
 Recipe = Annotated[
     str | None,
     typer.Option(

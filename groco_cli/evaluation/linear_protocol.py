@@ -65,6 +65,8 @@ class ProbeSettings:
             raise UsageError("--lr is given twice with one value, to six digits", "give each learning rate once")
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise UsageError(f"--weight-decay {self.weight_decay:g} is out of range", "type 0 or more")
+        if not 0 <= self.seed < 2**64:
+            raise UsageError(f"--seed {self.seed} is out of range", f"type a number from 0 to {2**64 - 1}")
         check_dtype(self.cache_dtype)
 
     def rates(self, epoch: int) -> list[float]:

@@ -38,7 +38,7 @@ def test_without_diffsort_groco_is_measured_alone(call_groco, monkeypatch):
     assert [row["name"] for row in rows if row["part"] == "sorting"] == ["groco"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_the_compiled_form_is_measured_if_asked_for(call_groco):
     shown = call_groco("bench", "loss", "--n", "4", *SMALL, "--compile", "--json")

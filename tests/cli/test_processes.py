@@ -91,6 +91,7 @@ def test_a_stopped_run_is_saved_once_and_goes_on_where_it_was(tmp_path):
     assert len(losses(run)) == 20  # that they equal an uninterrupted run's: tests/engine/test_processes.py
 
 
+@pytest.mark.long
 def test_a_run_may_go_on_in_another_number_of_processes(tmp_path):
     run = RunFolder(tmp_path / "run")
     process = start(*TINY, "--processes", "2", "--epochs", "4", "--output", str(run.path))
@@ -119,6 +120,7 @@ def test_a_killed_process_ends_the_run_at_once(tmp_path, rank):
     assert all(has_ended(number) for number in ranks.values())
 
 
+@pytest.mark.long
 def test_a_process_that_is_ended_by_a_signal_of_its_own_is_named(tmp_path):
     run = RunFolder(tmp_path / "run")
     process = start(*TINY, "--processes", "2", "--epochs", "500", "--output", str(run.path))
@@ -153,6 +155,7 @@ def test_an_error_of_one_process_names_it_and_ends_the_others(tmp_path, picture_
     assert "Traceback" not in said
 
 
+@pytest.mark.long
 def test_machines_meet_where_they_are_told_to(tmp_path):
     run = RunFolder(tmp_path / "run")
     with socket.socket() as free:
@@ -166,6 +169,7 @@ def test_machines_meet_where_they_are_told_to(tmp_path):
     assert len(losses(run)) == 5
 
 
+@pytest.mark.long
 def test_torchrun_is_joined(tmp_path):
     run = RunFolder(tmp_path / "run")
     made = subprocess.run(

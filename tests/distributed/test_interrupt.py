@@ -28,7 +28,9 @@ RUN = ("pretrain", "--arch", "test_resnet", "--subset", "64", "--batch-size", "3
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.long), (signal.SIGTERM, -signal.SIGTERM)]
+)
 def test_a_second_signal_stops_at_once(tmp_path: Path, number: signal.Signals, code: int):
     run = RunFolder(tmp_path / "run")
     program = [sys.executable, "-c", PROGRAM.format(number=int(number))]

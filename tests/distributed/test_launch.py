@@ -1,6 +1,7 @@
 """How many processes are started, and where; what is said when they do not meet or one is killed."""
 
 import itertools
+import signal
 import socket
 import sys
 from types import SimpleNamespace
@@ -126,12 +127,14 @@ def test_another_number_than_was_started_is_a_mistake_that_says_both(values, mes
 
 @pytest.fixture
 def elastic(monkeypatch):
-    """torch's launcher, which keeps what it is given and ends with `elastic.error`, if that is set."""
-    seen = SimpleNamespace(error=None)
+    """torch's launcher, which keeps what it is given and ends with `elastic.error`, if set, or asked to by a signal."""
+    seen = SimpleNamespace(error=None, asked=False)
 
     def elastic_launch(config, entrypoint):
         def run(*arguments):
             seen.config, seen.arguments = config, arguments
+            if seen.asked:
+                signal.raise_signal(signal.SIGTERM)
             if seen.error:
                 raise seen.error
 
@@ -230,7 +233,19 @@ def test_the_first_process_that_failed_is_told_of(elastic):
     elastic.error = ChildFailedError("groco", {0: failed(-15, 20), 1: failed(-7, 10)})
     with pytest.raises(GrocoError, match=r"process 1 was killed \(SIGBUS\)"):
         started(LaunchSettings(device="cpu", processes=2), {})
-    elastic.error = ChildFailedError("groco", {0: failed(143, 20), 1: failed(-15, 30)})
+    elastic.error = ChildFailedError("groco", {0: failed(2, 20), 1: failed(-15, 30)})
+    with pytest.raises(SystemExit) as ended:
+        started(LaunchSettings(device="cpu", processes=2), {})
+    assert ended.value.code == 2
+
+
+def test_a_process_that_stopped_as_asked_is_told_from_one_that_a_signal_ended(elastic):
+    about = {"local_rank": 0, "pid": 1, "error_file": "", "message": "", "signal_name": str, "error_file_data": {}}
+    stopped = SimpleNamespace(exitcode=143, timestamp=20, timestamp_isoformat=str, **about)
+    elastic.error = ChildFailedError("groco", {1: stopped})
+    with pytest.raises(GrocoError, match=r"process 1 was killed \(SIGTERM\)"):
+        started(LaunchSettings(device="cpu", processes=2), {})
+    elastic.asked = True
     with pytest.raises(SystemExit) as ended:
         started(LaunchSettings(device="cpu", processes=2), {})
     assert ended.value.code == 143

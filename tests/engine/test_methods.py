@@ -90,7 +90,7 @@ def test_gradients_reach_all_that_is_trained_and_nothing_else(vit):
     assert thawed.encoder.backbone.patch_embed.proj.weight.requires_grad
 
 
-@pytest.mark.parametrize("settings", ["mocov3", "vit"])
+@pytest.mark.parametrize("settings", [pytest.param("mocov3", marks=pytest.mark.long), "vit"])
 def test_a_run_trains_resumes_bit_for_bit_and_leaves_an_encoder(request, settings, tmp_path, monkeypatch):
     settings = request.getfixturevalue(settings)
     whole = pretrain(override(settings, {"run": {"output": str(tmp_path / "whole")}}, "test"))

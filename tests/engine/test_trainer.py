@@ -79,7 +79,9 @@ def assert_equal_weights(a: Path, b: Path) -> None:
         assert torch.equal(left[name], right[name]), name
 
 
-@pytest.mark.parametrize("step", [2, 3, 7])  # within an epoch, at the end of one, in the last
+@pytest.mark.parametrize(  # within an epoch, at the end of one, in the last
+    "step", [2, pytest.param(3, marks=pytest.mark.long), pytest.param(7, marks=pytest.mark.long)]
+)
 def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tiny, tmp_path, monkeypatch, step):
     settings = override(tiny, {"optim": {"learning_rate": 0.1}}, "test")
     whole = pretrain(override(settings, {"run": {"output": str(tmp_path / "whole")}}, "test"))

@@ -238,6 +238,7 @@ def test_what_is_not_as_published_is_said():
         ({"learning_rates": (0.1, 0.1)}, "--lr is given twice"),
         ({"learning_rates": (0.1, 0.10000001)}, "--lr is given twice with one value, to six digits"),
         ({"weight_decay": -1.0}, "--weight-decay -1"),
+        ({"seed": 2**64}, "--seed 18446744073709551616 is out of range"),
         ({"cache_dtype": "fp8"}, "--cache-dtype fp8"),
     ],
 )
